@@ -1,0 +1,139 @@
+"""The command line: one function per verb, which parses, calls and prints."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from send_va.errors import SendVaError
+
+app = typer.Typer(
+    help="Contextual value-added for pupils with special educational needs, by school, with its uncertainty.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Report no progress.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random number, in place of the study's.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import send_va
+
+        typer.echo(f"send-va {send_va.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Hold the options of send-va itself."""
+
+
+@app.command()
+def simulate(
+    directory: Annotated[Path, typer.Argument(help="New directory for pupils.parquet, study.toml and truth.csv.")],
+    schools: Annotated[int, typer.Option(help="Number of schools.", min=2)] = 300,
+    scenario: Annotated[str, typer.Option(help="Name of the scenario; a wrong name lists them.")] = "independent",
+    geography: Annotated[str, typer.Option(help="scattered, five_feeders or nearly_nested.")] = "scattered",
+    seed: Annotated[int, typer.Option(help="Seed of every random number.")] = 1,
+) -> None:
+    """Write a synthetic cohort with known truth and a ready study file."""
+    import numpy as np
+
+    from send_va.records.simulator import simulate as draw
+    from send_va.records.simulator_files import write_cohort
+
+    simulated = draw(np.random.default_rng(seed), schools=schools, scenario=scenario, geography=geography)
+    write_cohort(simulated, directory)
+    typer.echo(f"{len(simulated.pupils):,} synthetic pupils in {schools:,} schools, scenario {scenario}, seed {seed}.")
+    typer.echo(f"Next: send-va run {directory / 'study.toml'} --out {directory.parent / (directory.name + '-run')}")
+
+
+@app.command()
+def check(
+    study: Annotated[Path, typer.Argument(help="Study file (study.toml).")],
+    as_json: AsJson = False,
+) -> None:
+    """Validate the study and every record; list all that fails."""
+    from send_va.pipeline import read_cohort
+    from send_va.records.check import check_cohort
+    from send_va.study import load_study
+
+    loaded = load_study(study)
+    report = check_cohort(read_cohort(loaded), baseline=loaded.prior.baseline)
+    table = report.table()
+    if as_json:
+        typer.echo(table.to_json(orient="records", indent=2))
+    elif table.empty:
+        typer.echo("Every record passes every rule.")
+    else:
+        _print_table(table)
+    errors = int((table["level"] == "error").sum()) if len(table) else 0
+    if not as_json:
+        typer.echo(f"{errors} failing rule(s), {len(table) - errors} warning(s).")
+    if not report.ok:
+        raise typer.Exit(2)
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="Study file (study.toml).")],
+    out: Annotated[Path, typer.Option(help="New or empty directory for the results.")],
+    engine: Annotated[str, typer.Option(help="reml (the Bayesian engine is not part of this version).")] = "reml",
+    draws: Annotated[int | None, typer.Option(help="Draws of the school effects.", min=100)] = None,
+    seed: Seed = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted run.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate value-added for every school of a study, with its uncertainty."""
+    from send_va.pipeline import run as run_study
+
+    result = run_study(study, out, engine=engine, draws=draws, seed=seed, resume=resume, quiet=quiet)
+    typer.echo(str(result))
+
+
+@app.command()
+def demo(
+    schools: Annotated[int, typer.Option(help="Number of synthetic schools.", min=20)] = 300,
+    out: Annotated[Path, typer.Option(help="Directory of the demo; replaced when it holds an earlier one.")] = Path(
+        "send-va-demo"
+    ),
+    quiet: Quiet = False,
+) -> None:
+    """Simulate a cohort, run the main job on it, and say where to look."""
+    from send_va.demo import run_demo
+
+    typer.echo(run_demo(out, schools=schools, quiet=quiet))
+
+
+def _print_table(table: object) -> None:
+    """Print a table of failures: one block a rule, so that nothing is cut off in a narrow terminal."""
+    import pandas as pd
+
+    assert isinstance(table, pd.DataFrame)
+    for row in table.to_dict("records"):
+        name = f"{row['column']}: " if row["column"] else ""
+        typer.echo(f"{str(row['level']).upper()} {name}{row['rule']}")
+        for key in ("rows", "examples", "values", "remedy"):
+            value = row.get(key)
+            if value is not None and str(value) not in ("", "()", "[]"):
+                typer.echo(f"    {key}: {value if isinstance(value, str | int) else ', '.join(map(str, value))}")
+
+
+def main() -> None:
+    """Run the command line; errors the package raises on purpose become one message and an exit code."""
+    try:
+        app()
+    except SendVaError as error:
+        typer.echo(f"send-va: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,346 @@
+"""Gaussian multilevel models by formula: named columns in, a frozen, named fit out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from send_va.errors import BoundaryWarning, CollinearityError, Failure, InputError
+from send_va.multilevel.crossproducts import CrossProducts, FloatArray, IntArray, cross_products
+from send_va.multilevel.elimination import Level
+from send_va.multilevel.formula import check_full_rank, random_design, response_and_design
+from send_va.multilevel.grouping import Grouping, nested_grouping
+from send_va.multilevel.nested import Convergence, NestedSolution, fit_nested
+from send_va.multilevel.prediction import effect_covariances
+
+
+@dataclass(frozen=True)
+class GaussianFit:
+    """A fitted Gaussian multilevel model.
+
+    Attributes
+    ----------
+    params, bse : Series, length p
+        Fixed effects and their standard errors, in outcome units per unit of the column.
+    cov_params : DataFrame, p x p
+    variance_components : DataFrame
+        One row per variance or covariance: group, term1, term2, variance, sd_or_corr; the last row is the residual.
+    scale : float
+        Residual variance, of a record of weight one.
+    llf : float
+        Log-likelihood; the restricted one when `reml` (comparable only between models with the same fixed effects).
+    converged : bool
+    convergence : Convergence
+        What the optimiser did.
+    n_obs : int
+    n_groups : dict
+    reml : bool
+    formula : str
+    """
+
+    params: pd.Series[float]
+    bse: pd.Series[float]
+    cov_params: pd.DataFrame
+    variance_components: pd.DataFrame
+    scale: float
+    llf: float
+    converged: bool
+    convergence: Convergence
+    n_obs: int
+    n_groups: dict[str, int]
+    reml: bool
+    formula: str
+    solution: NestedSolution = field(repr=False)
+    labels: dict[str, pd.Index[str]] = field(repr=False)
+    terms: dict[str, tuple[str, ...]] = field(repr=False)
+
+    def random_effects(self, group: str) -> pd.DataFrame:
+        """Conditional means of one grouping's effects.
+
+        Returns
+        -------
+        DataFrame
+            level, term, estimate, se. `estimate` is shrunken towards zero; `se` is the conditional standard deviation
+            given the fixed effects (as lme4's ``condsd``): estimate +- 2 se is where the effect probably lies.
+        """
+        terms, labels = self.terms[self._known(group)], self.labels[group]
+        modes = self.solution.modes[self._at(group)]
+        se = np.sqrt(np.einsum("gqq->gq", self.random_effects_cov(group)))
+        return pd.DataFrame(
+            {
+                "level": np.repeat(labels.to_numpy(), len(terms)),
+                "term": np.tile(np.array(terms, dtype=object), len(labels)),
+                "estimate": modes.ravel(),
+                "se": se.ravel(),
+            }
+        )
+
+    def random_effects_cov(self, group: str, *, fixed: bool = False) -> FloatArray:
+        """Conditional covariance of one grouping's effects, shape (levels, q, q).
+
+        Parameters
+        ----------
+        group : str
+        fixed : bool
+            Add the uncertainty of the fixed effects: then it is the prediction error variance of the effect.
+        """
+        return effect_covariances(self.solution, fixed=fixed)[self._at(self._known(group))]
+
+    def _known(self, group: str) -> str:
+        if group not in self.labels:
+            raise InputError(f"no grouping {group!r} in this model", f"It has {', '.join(self.labels)}.")
+        return group
+
+    def _at(self, group: str) -> int:
+        return list(self.labels).index(group)
+
+    def summary(self) -> str:
+        """Plain-text account: model, convergence, variance components, coefficients."""
+        method = "REML" if self.reml else "maximum likelihood"
+        sizes = ", ".join(f"{count:,} {name}" for name, count in self.n_groups.items())
+        table = pd.DataFrame({"estimate": self.params, "se": self.bse, "z": self.params / self.bse})
+        state = "converged" if self.converged else f"NOT CONVERGED ({self.convergence.message})"
+        return "\n".join(
+            [
+                f"Gaussian multilevel model by {method}: {self.formula}",
+                f"{self.n_obs:,} records, {sizes}; log-likelihood {self.llf:.4f}; {state}",
+                "",
+                self.variance_components.to_string(index=False, na_rep="", float_format="{:.5f}".format),
+                "",
+                table.to_string(float_format="{:.5f}".format),
+            ]
+        )
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        table = pd.DataFrame({"estimate": self.params, "se": self.bse})
+        return f"<p>{self.formula}</p>{self.variance_components.to_html(index=False, na_rep='')}{table.to_html()}"
+
+
+def fit_gaussian(
+    formula: str,
+    data: pd.DataFrame,
+    groups: Mapping[str, str],
+    reml: bool = True,
+    weights: NDArray[np.float64] | str | None = None,
+    frequencies: NDArray[np.float64] | str | None = None,
+) -> GaussianFit:
+    """Fit a Gaussian multilevel model with nested groups and correlated random slopes.
+
+    One pass over the records makes cross-products; the rest costs as much as there are groups.
+
+    Parameters
+    ----------
+    formula : str
+        Fixed effects, e.g. ``"normexam ~ standLRT"``.
+    data : DataFrame, n rows
+    groups : mapping
+        Grouping name to the formula of its random effects: ``{"lea": "1", "lea:school": "1 + standLRT"}``.
+        ``"lea:school"`` means the combination. Effects of one grouping are correlated freely.
+    reml : bool, default True
+        Restricted maximum likelihood; ``False`` for maximum likelihood, to compare models with other fixed effects.
+    weights : array (n,) or column name, optional
+        Precision weights: residual variance is ``scale / weight`` (lme4's ``weights``).
+    frequencies : array (n,) or column name, optional
+        How many identical records each row stands for.
+
+    Returns
+    -------
+    GaussianFit
+
+    Raises
+    ------
+    InputError
+        A column is missing, has missing values or is not numeric where it must be; weights not positive.
+    CollinearityError
+        A design column is constant or a combination of others.
+    NotSupportedError
+        Crossed groups.
+
+    Warns
+    -----
+    BoundaryWarning
+        A variance (or a correlation of one) was estimated at the boundary.
+
+    References
+    ----------
+    Bates, Maechler, Bolker & Walker (2015), doi:10.18637/jss.v067.i01.
+    Patterson & Thompson (1971), doi:10.1093/biomet/58.3.545.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> rng = np.random.default_rng(1)
+    >>> school = np.repeat(np.arange(30), 20)
+    >>> y = rng.normal(size=30)[school] + rng.normal(size=600)
+    >>> fit = fit_gaussian("y ~ 1", pd.DataFrame({"y": y, "school": school}), {"school": "1"})
+    >>> fit.converged, round(fit.scale, 1)
+    (True, 1.0)
+    """
+    design = response_and_design(formula, data, check_rank=False)
+    grouping = nested_grouping(data, groups)
+    effects = {name: random_design(groups[name], data, check_rank=False) for name in grouping.names}
+    rows, columns, z = _columns(design.X, design.names, design.y, design.response, effects)
+    if len(rows) <= len(design.names):
+        raise InputError(f"{len(rows)} records cannot estimate {len(design.names)} coefficients", "Add records.")
+    products = cross_products(
+        rows,
+        grouping.codes,
+        len(grouping.labels[0]),
+        columns,
+        center=_center(rows, design.names, z),
+        weights=_as_weights(weights, data, "weights"),
+        frequencies=_as_weights(frequencies, data, "frequencies"),
+    )
+    x = np.arange(len(design.names))
+    total = products.total
+    check_full_rank(total[np.ix_(x, x)], design.names)
+    _check_random_terms(total, z, grouping, effects)
+    levels = [Level(at, parent) for at, parent in zip(z, grouping.parents, strict=True)]
+    solution = fit_nested(products, levels, x, len(columns) - 1, reml=reml)
+    warn_at_boundary(solution, grouping.names)
+    terms = {name: effects[name][1] for name in grouping.names}
+    return _named(solution, products, design.names, grouping, terms, formula, len(rows))
+
+
+def _as_weights(given: NDArray[np.float64] | str | None, data: pd.DataFrame, role: str) -> FloatArray | None:
+    if given is None:
+        return None
+    if isinstance(given, str):
+        if given not in data.columns:
+            raise InputError(Failure(rule=f"column for {role} is missing", column=given))
+        given = data[given].to_numpy()
+    return np.asarray(given, dtype=np.float64)
+
+
+def _columns(
+    X: FloatArray,
+    names: tuple[str, ...],
+    y: FloatArray,
+    response: str,
+    effects: Mapping[str, tuple[FloatArray, tuple[str, ...]]],
+) -> tuple[FloatArray, list[str], list[IntArray]]:
+    """All distinct columns side by side: fixed, random ones not among them, outcome."""
+    columns, parts, positions = list(names), [X], []
+    for Z, terms in effects.values():
+        at = []
+        for k, term in enumerate(terms):
+            if term not in columns:
+                columns.append(term)
+                parts.append(Z[:, [k]])
+            at.append(columns.index(term))
+        positions.append(np.array(at, dtype=np.intp))
+    return np.column_stack([*parts, y]), [*columns, response], positions
+
+
+def _center(rows: FloatArray, names: tuple[str, ...], z: list[IntArray]) -> FloatArray:
+    """Means of the columns that can move without changing the model: not the intercept, not random slopes."""
+    center = np.zeros(rows.shape[1])
+    if "Intercept" in names:
+        center = rows.mean(axis=0)
+        center[names.index("Intercept")] = 0.0
+        center[np.concatenate(z)] = 0.0
+    return center
+
+
+def _check_random_terms(
+    total: FloatArray, z: list[IntArray], grouping: Grouping, effects: Mapping[str, tuple[FloatArray, tuple[str, ...]]]
+) -> None:
+    for at, name in zip(z, grouping.names, strict=True):
+        try:
+            check_full_rank(total[np.ix_(at, at)], effects[name][1])
+        except CollinearityError as error:
+            raise CollinearityError(
+                [
+                    Failure(rule=f"random effects of {name}: {f.rule}", column=f.column, remedy=f.remedy)
+                    for f in error.failures
+                ]
+            ) from error
+
+
+def warn_at_boundary(solution: NestedSolution, names: tuple[str, ...]) -> None:
+    """Say which covariance is singular and what it means."""
+    for at in solution.convergence.at_boundary:
+        variances = np.diag(solution.covariances[at])
+        what = "variance" if len(variances) == 1 else "covariance matrix"
+        warnings.warn(
+            f"the {what} of the {names[at]} effects is estimated on the boundary (a variance of zero, or effects that "
+            f"are perfectly correlated): the data show no {names[at]} differences beyond chance in that direction. "
+            "Estimates stand; effects in that direction are shrunken to zero. A simpler random part would give the "
+            "same likelihood.",
+            BoundaryWarning,
+            stacklevel=3,
+        )
+
+
+def _named(
+    solution: NestedSolution,
+    products: CrossProducts,
+    names: tuple[str, ...],
+    grouping: Grouping,
+    terms: dict[str, tuple[str, ...]],
+    formula: str,
+    n_obs: int,
+) -> GaussianFit:
+    beta, cov = uncentred(solution, products, names)
+    index = pd.Index(names)
+    return GaussianFit(
+        params=pd.Series(beta, index=index, name="estimate"),
+        bse=pd.Series(np.sqrt(np.diag(cov)), index=index, name="se"),
+        cov_params=pd.DataFrame(cov, index=index, columns=index),
+        variance_components=variance_table(solution, terms),
+        scale=solution.scale,
+        llf=solution.llf,
+        converged=solution.convergence.converged,
+        convergence=solution.convergence,
+        n_obs=n_obs,
+        n_groups={name: len(labels) for name, labels in zip(grouping.names, grouping.labels, strict=True)},
+        reml=solution.reml,
+        formula=formula,
+        solution=solution,
+        labels=dict(zip(grouping.names, grouping.labels, strict=True)),
+        terms=terms,
+    )
+
+
+def uncentred(
+    solution: NestedSolution, products: CrossProducts, names: tuple[str, ...]
+) -> tuple[FloatArray, FloatArray]:
+    """Coefficients and covariance with the intercept moved back to columns as they were given."""
+    beta, cov = solution.beta.copy(), solution.beta_cov
+    if "Intercept" not in names:
+        return beta, cov
+    at = names.index("Intercept")
+    shift = np.eye(len(names))
+    shift[at] -= products.center[solution.x]
+    beta = shift @ beta
+    beta[at] += products.center[solution.y]
+    return beta, shift @ cov @ shift.T
+
+
+def variance_table(solution: NestedSolution, terms: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
+    """Variances, covariances and correlations by group; the residual last."""
+    rows: list[tuple[str, str, str | None, float, float]] = []
+    for (group, names), cov in zip(terms.items(), solution.covariances, strict=True):
+        sd = np.sqrt(np.diag(cov))
+        rows += [(group, name, None, float(cov[k, k]), float(sd[k])) for k, name in enumerate(names)]
+        rows += [
+            (
+                group,
+                names[b],
+                names[a],
+                float(cov[a, b]),
+                float(cov[a, b] / (sd[a] * sd[b])) if sd[a] * sd[b] else np.nan,
+            )
+            for a in range(len(names))
+            for b in range(a)
+        ]
+    rows.append(("Residual", "", None, solution.scale, float(np.sqrt(solution.scale))))
+    return pd.DataFrame(rows, columns=["group", "term1", "term2", "variance", "sd_or_corr"])

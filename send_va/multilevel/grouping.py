@@ -1,0 +1,125 @@
+"""Grouping columns to codes: which level is nested in which, and what is crossed."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from send_va.errors import Failure, InputError, NotSupportedError
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Nested groups of the records.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Grouping names, innermost first.
+    labels : tuple of Index
+        Labels of the groups of each level; innermost groups are ordered by their parent.
+    codes : array, shape (n,)
+        Innermost group of every record.
+    parents : tuple of array or None
+        For each level, the group of the next level; None for the outermost.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[pd.Index[str], ...]
+    codes: NDArray[np.intp]
+    parents: tuple[NDArray[np.intp] | None, ...]
+
+
+def nested_grouping(data: pd.DataFrame, groups: Mapping[str, str]) -> Grouping:
+    """Order the grouping columns from the finest to the coarsest and code the records.
+
+    Parameters
+    ----------
+    data : DataFrame, n rows
+    groups : mapping
+        Grouping name to random-effects formula; ``"lea:school"`` is the combination of two columns.
+
+    Raises
+    ------
+    InputError
+        A column is missing or has missing values, or no grouping is given.
+    NotSupportedError
+        Groups are crossed: some group of one factor meets several groups of the other, both ways.
+    """
+    if not groups:
+        raise InputError("no grouping is given", 'Name one, e.g. groups={"school": "1"}.')
+    coded = {name: _codes(data, name) for name in groups}
+    finest_first = sorted(coded, key=lambda name: -len(coded[name][1]))
+    parents: list[NDArray[np.intp]] = []
+    for inner, outer in itertools.pairwise(finest_first):
+        parents.append(_parents(inner, outer, coded[inner], coded[outer]))
+    return _ordered(finest_first, coded, parents)
+
+
+def _codes(data: pd.DataFrame, name: str) -> tuple[NDArray[np.intp], pd.Index[str]]:
+    columns = [part.strip() for part in name.split(":")]
+    for column in columns:
+        if column not in data.columns:
+            near = difflib.get_close_matches(column, map(str, data.columns), 1)
+            hint = f"Did you mean {near[0]}?" if near else f"The columns are {', '.join(map(str, data.columns))}."
+            raise InputError(Failure(rule="grouping column is missing", column=column, remedy=hint))
+        blank = np.flatnonzero(data[column].isna().to_numpy())
+        if len(blank):
+            raise InputError(
+                Failure(
+                    rule="grouping column has missing values",
+                    column=column,
+                    count=len(blank),
+                    rows=tuple(int(row) + 1 for row in blank[:10]),
+                    remedy="Give every record its group or leave the record out.",
+                )
+            )
+    if len(columns) == 1:
+        codes, labels = pd.factorize(data[columns[0]], sort=True)
+        return codes.astype(np.intp), pd.Index(labels.astype(str) if labels.dtype != object else labels.map(str))
+    frame = data[columns]
+    keys = frame.groupby(columns, sort=True, observed=True)
+    labels = pd.Index([":".join(str(part) for part in key) for key in keys.size().index])
+    return keys.ngroup().to_numpy().astype(np.intp), labels
+
+
+def _parents(
+    inner: str,
+    outer: str,
+    fine: tuple[NDArray[np.intp], pd.Index[str]],
+    coarse: tuple[NDArray[np.intp], pd.Index[str]],
+) -> NDArray[np.intp]:
+    parent = np.empty(len(fine[1]), dtype=np.intp)
+    parent[fine[0]] = coarse[0]
+    crossed = np.unique(fine[0][parent[fine[0]] != coarse[0]])
+    if len(crossed):
+        raise NotSupportedError(
+            f"{inner} and {outer} are crossed: {len(crossed)} of {len(fine[1])} groups of {inner} meet several groups "
+            f"of {outer} (for example {fine[1][crossed[0]]}). This version estimates nested groups only. If groups of "
+            f'{inner} are distinct within each {outer}, write the combination "{outer}:{inner}"; for a crossed model '
+            "use lme4 (R) or MixedModels.jl."
+        )
+    return parent
+
+
+def _ordered(
+    names: list[str], coded: Mapping[str, tuple[NDArray[np.intp], pd.Index[str]]], parents: list[NDArray[np.intp]]
+) -> Grouping:
+    """Renumber inner groups so that those of one parent stand together."""
+    labels = [coded[names[-1]][1]]
+    up: list[NDArray[np.intp]] = []
+    position = np.arange(len(labels[0]))  # old code -> new code, of the level above
+    for at in reversed(range(len(parents))):
+        parent = position[parents[at]]
+        order = np.argsort(parent, kind="stable")
+        position = np.empty(len(order), dtype=np.intp)
+        position[order] = np.arange(len(order))
+        labels.insert(0, coded[names[at]][1][order])
+        up.insert(0, parent[order])
+    return Grouping(tuple(names), tuple(labels), position[coded[names[0]][0]], (*up, None))

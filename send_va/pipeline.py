@@ -1,0 +1,340 @@
+"""The main job: records in, value-added with its uncertainty out, stage after stage."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from send_va.effects import SchoolEffects
+from send_va.errors import BoundaryWarning, ConvergenceError, NotSupportedError
+from send_va.progress import Progress
+from send_va.publish.figures import save_figures
+from send_va.publish.manifest import describe_machine, installed_versions, manifest, write_json_atomic
+from send_va.ranking import PublicationRule, rank
+from send_va.records.check import check_cohort
+from send_va.records.reader import Cohort, open_cohort
+from send_va.records.roles import SenCodes
+from send_va.run_directory import RunDirectory, refuse_foreign
+from send_va.study import Study, load_study
+from send_va.value_added.contexts import CONTEXTS, Context
+from send_va.value_added.design import LabelledProducts, context_columns, labelled_products
+from send_va.value_added.labelled import LabelledFit, fit_labelled
+
+_TABLES = ("coefficients", "variance_components")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes
+    ----------
+    directory : Path
+    school_effects, rankings : DataFrame
+        As written to ``private/school_effects.csv`` and ``private/rankings.csv``.
+    manifest : dict
+        As written to ``private/manifest.json``.
+    converged : bool
+    notes : tuple of str
+        What a reader of the tables must know.
+    """
+
+    directory: Path
+    school_effects: pd.DataFrame
+    rankings: pd.DataFrame
+    manifest: dict[str, Any]
+    converged: bool
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.school_effects['school'].nunique():,} schools, results in {self.directory.name}/private"]
+        return "\n".join([*lines, *self.notes])
+
+
+def read_cohort(study: str | Path | Study) -> Cohort:
+    """Open the records of a study, lazily.
+
+    Parameters
+    ----------
+    study : str, Path or Study
+        A study file, or a study already loaded.
+
+    Returns
+    -------
+    Cohort
+
+    Raises
+    ------
+    StudyError
+        The study file cannot be used.
+    InputError
+        The file of records is missing, unreadable or lacks columns.
+    """
+    study = study if isinstance(study, Study) else load_study(study)
+    return open_cohort(
+        study.folder / study.data.file,
+        study.roles,
+        columns=study.columns,
+        sen=SenCodes(**study.sen),
+        table=study.data.table,
+        outcome_range=(study.outcome.minimum, study.outcome.maximum),
+        synthetic=study.study.synthetic,
+    )
+
+
+def run(
+    study: str | Path | Study,
+    out: str | Path,
+    *,
+    engine: str = "reml",
+    draws: int | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    quiet: bool = True,
+) -> Run:
+    """Run all stages of a study: check, estimate, rank, draw, write.
+
+    Parameters
+    ----------
+    study : str, Path or Study
+    out : str or Path
+        New or empty directory, or one that holds an earlier run (which is replaced when this one is finished).
+    engine : str
+        ``reml``. The Bayesian engine is not part of this version.
+    draws, seed : int, optional
+        In place of those of the study file.
+    resume : bool
+        Go on from the finished stages of an interrupted run of the same study, records, draws and seed.
+    quiet : bool
+        Report no progress.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    StudyError, InputError
+        Nothing has been written then.
+    ConvergenceError
+        An estimate did not converge; results are in ``private/``, no school is given a position.
+    """
+    if engine != "reml":
+        raise NotSupportedError(f"no engine {engine!r} in this version; use engine 'reml'.")
+    study = study if isinstance(study, Study) else load_study(study)
+    study = _overridden(study, draws, seed)
+    refuse_foreign(Path(out))
+    contexts = tuple(context for context in CONTEXTS if context in study.value_added.contexts)
+    progress = Progress(4 + len(contexts), quiet=quiet)
+    with progress.stage("check the records"):
+        cohort = read_cohort(study)
+        check_cohort(cohort, baseline=study.prior.baseline).raise_if_failed()
+    versions = installed_versions()
+    directory = RunDirectory.open(out, study.fingerprint(cohort.source.sha256, versions), resume=resume)
+    effects = _estimate(study, cohort, contexts, directory, progress)
+    with progress.stage("rank and write tables"):
+        notes = json.loads((directory.work / "notes.json").read_text())
+        converged = all(note["converged"] for note in notes.values())
+        school_table, ranking_table = _write_tables(study, effects, directory, converged)
+    with progress.stage("draw figures"):
+        save_figures(
+            school_table,
+            ranking_table,
+            directory.work / "figures",
+            unit=study.outcome.unit,
+            synthetic=study.study.synthetic,
+            title=study.study.title,
+        )
+    record = manifest(
+        versions=versions,
+        seed=study.study.seed,
+        settings=study.settings(),
+        input_hash=cohort.source.sha256,
+        convergence=notes,
+        timings=progress.timings,
+        machine=describe_machine(),
+    )
+    write_json_atomic(directory.work / "manifest.json", record)
+    (directory.work / "notes.json").unlink()
+    directory.finish()
+    said = tuple(f"{name}: {text}" for name, note in notes.items() for text in note["notes"])
+    if not converged:
+        raise ConvergenceError(
+            "\n".join([*said, f"Results are kept in {directory.out.name}/private; no school is given a position."])
+        )
+    return Run(directory.out, school_table, ranking_table, record, converged, said)
+
+
+def fit_value_added(
+    cohort: Cohort,
+    need: None = None,
+    *,
+    estimator: str = "labelled",
+    context: str = "cva",
+    seed: int = 1,
+    draws: int = 1000,
+    prior_knots: int = 5,
+) -> SchoolEffects:
+    """Estimate value-added for pupils with need, by school.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    need : None
+        Estimates of need, which the labelled estimator does not use.
+    estimator : str
+        ``labelled``: SEN status now, as recorded.
+    context : str
+        What is held constant: ``prior`` (attainment), ``cva`` (and background), ``composition`` (and school means).
+    seed : int
+    draws : int
+    prior_knots : int
+        Interior knots of the spline of each prior score; 0 for a line.
+
+    Returns
+    -------
+    SchoolEffects
+        Draws of ``theta``, ``u`` and ``gap`` in outcome units.
+
+    Raises
+    ------
+    NotSupportedError
+        Another estimator.
+    InputError
+        An unknown context, or records that cannot be used.
+    """
+    from send_va.value_added.contexts import check_contexts
+
+    if estimator != "labelled":
+        raise NotSupportedError(f"no estimator {estimator!r} in this version; it has 'labelled'.")
+    (chosen,) = check_contexts([context])
+    check_cohort(cohort, baseline="not stated").raise_if_failed()
+    profile = cohort.profile(prior_knots)
+    data = labelled_products(cohort, profile, context_columns(cohort, profile))
+    rng = context_generator(seed, chosen)
+    attrs = {"seed": seed, "engine": "reml", "synthetic": int(cohort.synthetic)}
+    return fit_labelled(data, chosen, rng=rng, draws=draws, attrs=attrs).effects
+
+
+def context_generator(seed: int, context: Context) -> np.random.Generator:
+    """A generator of its own for every context, so that a resumed run draws the same numbers."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(get_args(Context).index(context),)))
+
+
+def _overridden(study: Study, draws: int | None, seed: int | None) -> Study:
+    if draws is not None:
+        study = replace(study, value_added=replace(study.value_added, draws=draws))
+    if seed is not None:
+        study = replace(study, study=replace(study.study, seed=seed))
+    return study
+
+
+def _estimate(
+    study: Study, cohort: Cohort, contexts: tuple[Context, ...], directory: RunDirectory, progress: Progress
+) -> list[SchoolEffects]:
+    """Estimate every context, or take it from an interrupted run."""
+    data: LabelledProducts | None = None
+    with progress.stage("sum cross-products", cohort.n_rows) as tick:
+        if not all(directory.has(*_stage_files(context)) for context in contexts):
+            profile = cohort.profile(study.prior.knots)
+            columns = context_columns(cohort, profile, study.value_added.composition)
+            data = labelled_products(cohort, profile, columns, tick)
+    notes, effects = {}, []
+    for context in contexts:
+        with progress.stage(f"labelled, {context}"):
+            if data is not None and not directory.has(*_stage_files(context)):
+                _fit_context(study, cohort, data, context, directory)
+            effects.append(SchoolEffects(xr.load_dataset(directory.work / f"stage-{context}.nc", engine="h5netcdf")))
+            notes[f"labelled, {context}"] = json.loads((directory.work / f"stage-{context}.json").read_text())
+    for name in _TABLES:
+        parts = [pd.read_csv(directory.work / f"stage-{name}-{context}.csv") for context in contexts]
+        directory.write(f"{name}.csv", _csv(pd.concat(parts)))
+    directory.write("notes.json", lambda path: path.write_text(json.dumps(notes)))
+    return effects
+
+
+def _stage_files(context: str) -> tuple[str, ...]:
+    return (f"stage-{context}.nc", f"stage-{context}.json", *(f"stage-{name}-{context}.csv" for name in _TABLES))
+
+
+def _fit_context(
+    study: Study, cohort: Cohort, data: LabelledProducts, context: Context, directory: RunDirectory
+) -> None:
+    options = study.value_added
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundaryWarning)  # said in the notes of the run
+        fit: LabelledFit = fit_labelled(
+            data,
+            context,
+            rng=context_generator(study.study.seed, context),
+            draws=options.draws,
+            residual_by_need=options.residual_by_need,
+            prior_slope=options.prior_slope,
+            attrs={
+                "seed": study.study.seed,
+                "engine": "reml",
+                "unit": study.outcome.unit,
+                "title": study.study.title,
+                "synthetic": int(study.study.synthetic),
+            },
+        )
+    directory.write(f"stage-{context}.nc", _netcdf(fit.effects.data))
+    for name in _TABLES:
+        directory.write(f"stage-{name}-{context}.csv", _csv(getattr(fit, name)))
+    said = {"converged": fit.converged, "notes": list(fit.notes)}
+    directory.write(f"stage-{context}.json", lambda path: path.write_text(json.dumps(said)))
+
+
+def _write_tables(
+    study: Study, effects: list[SchoolEffects], directory: RunDirectory, converged: bool
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    coverage = study.value_added.coverage
+    rule = PublicationRule(study.publication.minimum_need, study.publication.minimum_reliability)
+    schools = pd.concat([part.table(coverage) for part in effects], ignore_index=True)
+    rankings = pd.concat([rank(part, coverage=coverage, rule=rule).table for part in effects], ignore_index=True)
+    if not converged:
+        rankings["published"], rankings["reason"] = False, "the estimate did not converge"
+    directory.write("school_effects.csv", _csv(schools))
+    directory.write("rankings.csv", _csv(rankings))
+    directory.write("draws.nc", lambda path: draws_tree(effects).to_netcdf(path, engine="h5netcdf"))
+    for part in effects:
+        for name in _stage_files(str(part.attrs["context"])):
+            (directory.work / name).unlink()
+    return schools, rankings
+
+
+def draws_tree(effects: list[SchoolEffects]) -> xr.DataTree:
+    """Draws of all contexts as an ArviZ tree.
+
+    Returns
+    -------
+    DataTree
+        Group ``posterior``: theta, u, gap with dims (chain, draw, estimator, context, school), in outcome units;
+        group ``constant_data``: pupils and flags by school.
+    """
+    names = pd.Index([str(part.attrs["context"]) for part in effects], name="context")
+    draws = xr.concat(
+        [part.data[part.measures].astype(np.float32).drop_vars("measure", errors="ignore") for part in effects],
+        dim=names,
+    )
+    draws = draws.expand_dims(chain=[0], estimator=[str(effects[0].attrs["estimator"])])
+    posterior = draws.transpose("chain", "draw", "estimator", "context", "school")
+    posterior.attrs = {key: value for key, value in effects[0].attrs.items() if key != "context"}
+    known = effects[0].data[["n_pupils", "n_need", "flag"]]
+    return xr.DataTree.from_dict({"posterior": posterior, "constant_data": known})
+
+
+def _csv(table: pd.DataFrame) -> Callable[[Path], object]:
+    return lambda path: table.to_csv(path, index=False, lineterminator="\n", float_format="%.10g")
+
+
+def _netcdf(data: xr.Dataset) -> Callable[[Path], object]:
+    return lambda path: data.to_netcdf(path, engine="h5netcdf")

@@ -1,0 +1,286 @@
+"""Study: what study.toml says, as typed and validated objects."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from send_va.errors import Failure, StudyError
+
+ESTIMATORS = ("labelled",)
+CONTEXTS = ("prior", "cva", "composition")
+
+
+@dataclass(frozen=True)
+class StudySection:
+    """``[study]``: what the study is.
+
+    Attributes
+    ----------
+    title : str
+    synthetic : bool
+        True for simulated records; stamped on everything made from them.
+    seed : int
+        Seed of every random number of a run.
+    """
+
+    title: str = "Untitled study"
+    synthetic: bool = False
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """``[data]``: where the records are.
+
+    Attributes
+    ----------
+    file : str
+        Parquet, CSV or DuckDB file, relative to the study file.
+    table : str or None
+        Table of a DuckDB file.
+    """
+
+    file: str = ""
+    table: str | None = None
+
+
+@dataclass(frozen=True)
+class OutcomeSection:
+    """``[outcome]``: its possible range and its unit."""
+
+    minimum: float | None = 0.0
+    maximum: float | None = None
+    unit: str = "outcome points"
+
+
+@dataclass(frozen=True)
+class PriorSection:
+    """``[prior]``: how prior attainment enters.
+
+    Attributes
+    ----------
+    knots : int
+        Interior knots of the cubic spline of each score; 0 for a straight line.
+    baseline : str
+        What the prior scores are. ``KS2`` is refused for Year 11 cohorts of 2024/25 and 2025/26, whose tests were
+        cancelled.
+    """
+
+    knots: int = 5
+    baseline: str = "KS2"
+
+
+@dataclass(frozen=True)
+class ValueAddedSection:
+    """``[value_added]``: what is estimated.
+
+    Attributes
+    ----------
+    estimators, contexts : tuple of str
+    draws : int
+        Draws of the school effects.
+    coverage : float
+        Share of draws inside published intervals.
+    residual_by_need : bool
+        One residual variance for each SEN status.
+    prior_slope : bool
+        Schools differ in their slope on prior attainment.
+    composition : tuple of str or None
+        Columns whose school means enter the ``composition`` context.
+    """
+
+    estimators: tuple[str, ...] = ESTIMATORS
+    contexts: tuple[str, ...] = CONTEXTS
+    draws: int = 1000
+    coverage: float = 0.95
+    residual_by_need: bool = True
+    prior_slope: bool = True
+    composition: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class PublicationSection:
+    """``[publication]``: below which a school gets no position.
+
+    Attributes
+    ----------
+    minimum_need : int
+        Fewest pupils with need. The default of 10 is the usual threshold for outputs of secure environments.
+    minimum_reliability : float
+        Lowest reliability of theta; 0 asks for none.
+    """
+
+    minimum_need: int = 10
+    minimum_reliability: float = 0.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """A validated study file.
+
+    Attributes
+    ----------
+    roles, columns, sen : mapping
+        Which column plays which part, how the file names it, what its SEN codes mean; read by ``records``.
+    folder : Path
+        Folder of the study file; never written out.
+    """
+
+    study: StudySection = field(default_factory=StudySection)
+    data: DataSection = field(default_factory=DataSection)
+    roles: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    sen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    outcome: OutcomeSection = field(default_factory=OutcomeSection)
+    prior: PriorSection = field(default_factory=PriorSection)
+    value_added: ValueAddedSection = field(default_factory=ValueAddedSection)
+    publication: PublicationSection = field(default_factory=PublicationSection)
+    folder: Path = field(default=Path(), compare=False)
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the result, as plain data without paths."""
+        plain = asdict(self)
+        plain.pop("folder")
+        plain["data"]["file"] = Path(self.data.file).name
+        return plain
+
+    def fingerprint(self, *more: object) -> str:
+        """Hash of the settings and of `more`, to recognise a run that can be resumed."""
+        text = json.dumps([self.settings(), *more], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+_TYPED = {
+    "study": StudySection,
+    "data": DataSection,
+    "outcome": OutcomeSection,
+    "prior": PriorSection,
+    "value_added": ValueAddedSection,
+    "publication": PublicationSection,
+}
+_FREE = ("roles", "columns", "sen")
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and validate a study file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A TOML file with the tables ``[data]`` and ``[roles]`` at least.
+
+    Raises
+    ------
+    StudyError
+        The file is absent or not TOML, a key is unknown (the nearest known one is suggested) or a value has the wrong
+        type or is out of range. All problems are listed.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StudyError(
+            f"there is no study file {path.name}", "send-va simulate DIR writes one to start from."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(
+            f"{path.name} is not a TOML file: {error}", "See data_dictionary.md for an example."
+        ) from error
+    return study_from(content, path.parent)
+
+
+def study_from(content: Mapping[str, Any], folder: Path) -> Study:
+    """Validate the content of a study file; `folder` is where relative file names start."""
+    failures = [_unknown(key, [*_TYPED, *_FREE], "table") for key in content if key not in _TYPED and key not in _FREE]
+    sections: dict[str, Any] = {}
+    for name, kind in _TYPED.items():
+        values, bad = _section(name, kind, content.get(name, {}))
+        failures += bad
+        sections[name] = values
+    for name in _FREE:
+        if not isinstance(content.get(name, {}), dict):
+            failures.append(Failure("must be a table", column=name, remedy=f"Write [{name}] and its keys below it."))
+    if not failures:
+        failures = _out_of_range(sections)
+    if not failures and not sections["data"].file:
+        failures.append(Failure("file is missing", column="data.file", remedy='Write file = "pupils.parquet".'))
+    if failures:
+        raise StudyError(failures)
+    free: dict[str, Any] = {name: dict(content.get(name, {})) for name in _FREE}
+    return Study(**sections, **free, folder=folder)
+
+
+def _unknown(key: str, known: list[str], what: str) -> Failure:
+    near = difflib.get_close_matches(key, [name.rsplit(".", 1)[-1] for name in known], 1, cutoff=0.4)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return Failure(f"unknown {what}", column=key, remedy=f"{hint}Known: {', '.join(known)}.")
+
+
+def _section(name: str, kind: type[Any], given: object) -> tuple[Any, list[Failure]]:
+    if not isinstance(given, dict):
+        return kind(), [Failure("must be a table", column=name, remedy=f"Write [{name}] and its keys below it.")]
+    known = {item.name: item for item in fields(kind)}
+    failures, values = [], {}
+    for key, value in given.items():
+        if key not in known:
+            failures.append(_unknown(key, list(known), f"key in [{name}]"))
+            continue
+        fault = _type_fault(str(known[key].type), value)
+        if fault:
+            failures.append(Failure(fault, column=f"{name}.{key}", values=(repr(value),)))
+        values[key] = tuple(value) if isinstance(value, list) else value
+    return (kind() if failures else kind(**values)), failures
+
+
+def _type_fault(annotation: str, value: object) -> str:
+    """What is wrong with the type of a value, in words; empty when nothing is."""
+    if annotation.startswith("tuple[str"):
+        ok = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return "" if ok else "must be a list of text"
+    if annotation.startswith("bool"):
+        return "" if isinstance(value, bool) else "must be true or false"
+    if annotation.startswith("int"):
+        return "" if isinstance(value, int) and not isinstance(value, bool) else "must be a whole number"
+    if annotation.startswith("float"):
+        return "" if isinstance(value, int | float) and not isinstance(value, bool) else "must be a number"
+    return "" if isinstance(value, str) else "must be text"
+
+
+def _out_of_range(sections: Mapping[str, Any]) -> list[Failure]:
+    va, outcome, prior, publication = (sections[name] for name in ("value_added", "outcome", "prior", "publication"))
+    failures = []
+    for key, given, allowed in (("estimators", va.estimators, ESTIMATORS), ("contexts", va.contexts, CONTEXTS)):
+        for item in given:
+            if item not in allowed:
+                failures.append(_unknown(item, list(allowed), f"value of value_added.{key}"))
+        if not given:
+            failures.append(
+                Failure("names nothing", column=f"value_added.{key}", remedy=f"Choose from {', '.join(allowed)}.")
+            )
+    checks = (
+        (va.draws >= 100, "value_added.draws", "must be at least 100", va.draws),
+        (0.5 <= va.coverage < 1.0, "value_added.coverage", "must be at least 0.5 and below 1", va.coverage),
+        (prior.knots >= 0, "prior.knots", "must be 0 or more", prior.knots),
+        (publication.minimum_need >= 1, "publication.minimum_need", "must be 1 or more", publication.minimum_need),
+        (
+            0 <= publication.minimum_reliability <= 1,
+            "publication.minimum_reliability",
+            "must be between 0 and 1",
+            publication.minimum_reliability,
+        ),
+        (
+            outcome.minimum is None or outcome.maximum is None or outcome.minimum < outcome.maximum,
+            "outcome.minimum",
+            "must be below outcome.maximum",
+            outcome.minimum,
+        ),
+    )
+    failures += [Failure(rule, column=key, values=(repr(value),)) for good, key, rule, value in checks if not good]
+    return failures

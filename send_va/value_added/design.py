@@ -1,0 +1,252 @@
+"""Streamed pupil records to cross-products by school and need status, for all contexts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from send_va.errors import InputError
+from send_va.multilevel.crossproducts import CrossProducts, FloatArray, cross_products
+from send_va.value_added.contexts import INTERCEPT, OUTCOME, CategoryColumn, ContextColumns, SplineColumn, mean_name
+
+if TYPE_CHECKING:
+    from send_va.records.profile import CohortProfile, PriorSummary
+    from send_va.records.reader import Cohort
+
+NEED, EHCP, PRIOR_SLOPE = "need", "ehcp", "prior_slope"
+STRATA = ("none", "support", "ehcp")
+
+
+@dataclass(frozen=True)
+class LabelledProducts:
+    """Everything the labelled estimator needs from the records.
+
+    Attributes
+    ----------
+    strata : tuple of CrossProducts
+        By SEN status now (none, support, EHCP); groups are schools, in the order of `schools`.
+    schools : tuple of str
+    context : ContextColumns
+        Which columns each context uses.
+    need_columns : tuple of str
+        Fixed-effects columns of the status: ``need`` (support or EHCP) and, where both occur, ``ehcp``.
+    counts : array, shape (schools, 3)
+        Pupils with complete records by status.
+    flags : tuple of str
+        What is unusual about each school (one pupil, no pupil with SEND, ...); empty for an ordinary one.
+    n_left_out : int
+        Records left out because a value is missing.
+    prior_reference : float
+        Prior attainment at which theta is stated: the national mean of pupils with need, in units of the first score.
+    prior_sd : float
+        SD of the first prior score, by which the school slope is scaled.
+    outcome_sd : float
+        Pupil SD of the outcome, in its units.
+    """
+
+    strata: tuple[CrossProducts, ...]
+    schools: tuple[str, ...]
+    context: ContextColumns
+    need_columns: tuple[str, ...]
+    counts: NDArray[np.int64]
+    flags: tuple[str, ...]
+    n_left_out: int
+    prior_reference: float
+    prior_sd: float
+    outcome_sd: float
+
+
+def context_columns(
+    cohort: Cohort, profile: CohortProfile, composition: tuple[str, ...] | None = None
+) -> ContextColumns:
+    """Freeze knots and levels found in the first pass.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    profile : CohortProfile
+        Of the same cohort.
+    composition : tuple of str, optional
+        Design columns whose school means enter; by default the prior scores and all numeric background columns.
+
+    Raises
+    ------
+    InputError
+        `composition` names a column that is neither a prior score nor a numeric background column.
+    """
+    roles = cohort.roles
+    splines = tuple(_spline(name, profile.priors[name]) for name in roles.prior)
+    categories = tuple(CategoryColumn(name, tuple(profile.levels[name])) for name in roles.categorical)
+    numeric = roles.numeric_context
+    allowed = (*roles.prior, *numeric)
+    chosen = allowed if composition is None else composition
+    unknown = [name for name in chosen if name not in allowed]
+    if unknown:
+        raise InputError(
+            f"composition cannot use {', '.join(unknown)}", f"School means are taken of {', '.join(allowed)}."
+        )
+    return ContextColumns(splines, numeric, categories, chosen)
+
+
+def _spline(name: str, score: PriorSummary) -> SplineColumn:
+    """A spline over the whole range; a line where the first pass was asked for no interior knot."""
+    if not score.knots:
+        return SplineColumn(name, ())
+    return SplineColumn(name, (score.minimum, *score.knots, score.maximum))
+
+
+def labelled_products(
+    cohort: Cohort,
+    profile: CohortProfile,
+    context: ContextColumns,
+    progress: Callable[[int], None] | None = None,
+) -> LabelledProducts:
+    """Stream the records once and sum products of all design columns by school and SEN status.
+
+    Parameters
+    ----------
+    cohort, profile, context
+        The records, their first pass and the frozen columns.
+    progress : callable, optional
+        Called with the number of records done after every batch.
+
+    Raises
+    ------
+    InputError
+        No pupil with need, or none without, has a complete record.
+    """
+    coder = _RowCoder.of(cohort, profile, context)
+    total: CrossProducts | None = None
+    center: FloatArray | None = None
+    done = 0
+    for batch in cohort.batches(coder.wanted):
+        rows, codes = coder.rows(batch)
+        if center is None:
+            center = rows.mean(axis=0)
+            center[[coder.columns.index(name) for name in (INTERCEPT, NEED, EHCP, PRIOR_SLOPE)]] = 0.0
+        part = cross_products(rows, codes, 3 * len(profile.schools.schools), coder.columns, center=center)
+        total = part if total is None else total + part
+        done += len(rows)
+        if progress is not None:
+            progress(done)
+    if total is None:
+        raise InputError("no pupil has a complete record", "send-va check lists what is missing, column by column.")
+    return _assembled(total, coder, profile, context, done)
+
+
+@dataclass(frozen=True)
+class _RowCoder:
+    columns: tuple[str, ...]
+    wanted: list[str]
+    school: str
+    outcome: str
+    context: ContextColumns
+    schools: pa.Array
+    levels: dict[str, pa.Array]
+    prior_reference: float
+    prior_sd: float
+
+    @classmethod
+    def of(cls, cohort: Cohort, profile: CohortProfile, context: ContextColumns) -> _RowCoder:
+        first = profile.priors[cohort.roles.prior[0]]
+        scores = tuple(spline.column for spline in context.splines)
+        extra = tuple(name for name in scores if name in context.composition and name not in context.prior_names)
+        columns = (
+            INTERCEPT,
+            NEED,
+            EHCP,
+            *context.prior_names,
+            *extra,
+            *context.background_names,
+            PRIOR_SLOPE,
+            OUTCOME,
+        )
+        background = (*context.numeric, *(category.column for category in context.categories))
+        return cls(
+            columns=columns,
+            wanted=[cohort.roles.school, cohort.roles.outcome, "sen_level", *scores, *background],
+            school=cohort.roles.school,
+            outcome=cohort.roles.outcome,
+            context=context,
+            schools=pa.array(profile.schools.schools, pa.string()),
+            levels={category.column: pa.array(category.levels, pa.string()) for category in context.categories},
+            prior_reference=first.mean_need,
+            prior_sd=first.sd,
+        )
+
+    def rows(self, batch: pa.RecordBatch) -> tuple[FloatArray, NDArray[np.int64]]:
+        """Design rows (n, m) and the group code of each: status times schools plus school."""
+
+        def numbers(name: str) -> FloatArray:
+            return np.asarray(batch.column(name).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+        level = np.asarray(batch.column("sen_level").to_numpy(zero_copy_only=False), dtype=np.int64)
+        school = pc.index_in(batch.column(self.school), value_set=self.schools).to_numpy(zero_copy_only=False)
+        scores = {spline.column: numbers(spline.column) for spline in self.context.splines}
+        first = scores[self.context.splines[0].column]
+        parts: list[FloatArray] = [np.ones((len(level), 1)), np.column_stack([level > 0, level == 2])]
+        parts += [spline.columns(scores[spline.column]) for spline in self.context.splines]
+        parts += [
+            scores[name][:, None] for name in scores if name in self.columns and name not in self.context.prior_names
+        ]
+        parts += [numbers(name)[:, None] for name in self.context.numeric]
+        for category in self.context.categories:
+            at = pc.index_in(batch.column(category.column), value_set=self.levels[category.column])
+            parts.append(category.columns(at.to_numpy(zero_copy_only=False)))
+        parts += [((first - self.prior_reference) / self.prior_sd)[:, None], numbers(self.outcome)[:, None]]
+        return np.hstack(parts), level * len(self.schools) + school
+
+
+def _assembled(
+    total: CrossProducts, coder: _RowCoder, profile: CohortProfile, context: ContextColumns, done: int
+) -> LabelledProducts:
+    n = len(profile.schools.schools)
+    counts = total.counts.reshape(3, n).T.astype(np.int64)
+    by_status = counts.sum(axis=0)
+    if by_status[0] == 0 or by_status[1:].sum() == 0:
+        which = "without need" if by_status[0] == 0 else "with need"
+        raise InputError(
+            f"no pupil {which} has a complete record: there is nothing to compare",
+            "Check [sen] in the study file against the codes in the file (send-va check).",
+        )
+    strata = tuple(
+        replace(
+            total,
+            products=total.products[k * n : (k + 1) * n],
+            counts=total.counts[k * n : (k + 1) * n],
+        )
+        for k in range(3)
+    )
+    strata = _with_school_means(strata, context)
+    return LabelledProducts(
+        strata=strata,
+        schools=tuple(profile.schools.schools),
+        context=context,
+        need_columns=(NEED, EHCP) if by_status[1] and by_status[2] else (NEED,),
+        counts=counts,
+        flags=profile.schools.flags,
+        n_left_out=int(profile.n_rows) - done,
+        prior_reference=coder.prior_reference,
+        prior_sd=coder.prior_sd,
+        outcome_sd=float(profile.outcome.sd),
+    )
+
+
+def _with_school_means(strata: tuple[CrossProducts, ...], context: ContextColumns) -> tuple[CrossProducts, ...]:
+    """School means need no second pass: they are sums within schools divided by counts."""
+    if not context.composition:
+        return strata
+    sums = sum(part.products for part in strata)
+    counts = sum(part.counts for part in strata)
+    one = strata[0].columns.index(INTERCEPT)
+    at = strata[0].index(context.composition)
+    means = np.asarray(sums)[:, one, at] / np.maximum(counts, 1.0)[:, None] + strata[0].center[at]
+    means = np.where(np.asarray(counts)[:, None] > 0, means, strata[0].center[at])
+    names = [mean_name(name) for name in context.composition]
+    return tuple(part.with_group_constants(names, means, INTERCEPT) for part in strata)
