@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
+from threadpoolctl import ThreadpoolController
 
 from send_va.errors import InputError
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray, IntArray
@@ -192,8 +194,15 @@ def fit_nested(
     products = data.products / (size[:, None] * size)
     criterion = Criterion(products, levels, x, y, n_records, reml)
     _require_residual(criterion)
-    theta, convergence = _optimise(criterion, _start(criterion, levels, size, start))
-    return _solution(criterion, theta, convergence, data, size, n_records)
+    # Matrices of a few columns gain nothing from several threads, and lose much where cores are busy.
+    with _blas().limit(limits=1, user_api="blas"):
+        theta, convergence = _optimise(criterion, _start(criterion, levels, size, start))
+        return _solution(criterion, theta, convergence, data, size, n_records)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _column_sizes(data: CrossProducts, x: IntArray, y: int, n_records: float) -> FloatArray:

@@ -126,7 +126,7 @@ def draw_effects(solution: NestedSolution, draws: int, rng: np.random.Generator)
 
 
 def _modes(modes: FloatArray, rows: FloatArray, level: Level) -> FloatArray:
-    """Conditional means (draws, groups, q): `modes` (q, groups, m) times the parents' directions (draws, parents, m)."""
+    """Conditional means (draws, groups, q): `modes` (q, groups, m) times parents' directions (draws, parents, m)."""
     q, groups, m = modes.shape
     result = np.empty((len(rows), groups, q))
     for parent, run in enumerate(parent_slices(level) or [slice(0, groups)]):

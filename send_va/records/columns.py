@@ -57,7 +57,7 @@ def is_not_a_number(column: ir.Column) -> ir.BooleanColumn:
     """
     dtype = column.type()
     if dtype.is_string():
-        return column.try_cast("float64").isnull() & (_trim(column) != "")
+        return column.notnull() & (_trim(column) != "") & column.try_cast("float64").isnull()
     return ibis.literal(False) if dtype.is_numeric() or dtype.is_boolean() else column.notnull()
 
 

@@ -24,7 +24,7 @@ def _context_definition(name: str, categorical: bool, known: Mapping[str, pa.Col
     if definition is not None and (definition.metadata or {})["kind"] in (
         ("code",) if categorical else ("number", "whole number", "flag")
     ):
-        return copy.deepcopy(definition)
+        return copy.copy(definition)
     kind: Kind = "code" if categorical else "number"
     description = (
         "Context category named in the study file." if categorical else "Context number named in the study file."
@@ -93,7 +93,7 @@ def pupil_schema(
     known = field_definitions(sen, outcome_range)
     columns: dict[str, pa.Column] = {}
     for column, name in role_fields(roles).items():
-        columns[column] = copy.deepcopy(known[name])
+        columns[column] = copy.copy(known[name])
     for column in roles.context_columns:
         columns[column] = _context_definition(column, column in roles.categorical, known)
     for definition in columns.values():

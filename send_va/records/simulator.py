@@ -37,7 +37,7 @@ from send_va.records.simulator_labels import (
     draw_local_need,
     draw_need,
 )
-from send_va.records.simulator_outcomes import Effects, draw_effects, draw_outcomes, total_effects
+from send_va.records.simulator_outcomes import Effects, Outcomes, draw_effects, draw_outcomes, total_effects
 from send_va.records.simulator_scenarios import SCENARIOS, Scenario, find_scenario
 
 __all__ = ["GEOGRAPHIES", "SCENARIOS", "Scenario", "SimulatedCohort", "calibration_table", "simulate", "write_cohort"]
@@ -65,9 +65,9 @@ class SimulatedCohort:
         `prior` (key stage 2 average scaled score, 80 to 120), `sen_status` and `sen_status_entry` (N none, K support,
         E plan), `sex`, `month_of_birth`, `fsm6`, `eal`, `ethnicity`, `idaci`, `looked_after`.
     truth : DataFrame, one row a school
-        `school`, `theta`, `u`, `s` (pupil SDs), `leniency`, `leniency_ehcp`, `intake_need` (need scale),
-        `prior_slope` (pupil SDs per SD of prior attainment), `la`, `n_pupils`, `n_need`, then `theta_points`,
-        `u_points`, `s_points` and `prior_slope_points` (points per scaled-score point). ``theta = u + s`` is what the
+        `school`, `theta`, `u`, `s` (outcome points, as estimates are), `leniency`, `leniency_ehcp`, `intake_need`
+        (need scale), `prior_slope` (points per scaled-score point), `la`, `n_pupils`, `n_need`, then `theta_sd`, `u_sd`,
+        `s_sd` (pupil SDs) and `prior_slope_sd` (pupil SDs per SD of prior attainment). ``theta = u + s`` is what the
         school adds for a pupil with need above the national threshold at transfer, against the average school, at
         prior attainment ``attrs["reference_prior"]``; `u` is at the same prior attainment.
     feeders : DataFrame, one row a feeder
@@ -167,7 +167,7 @@ def simulate(
     travel = find_geography(geography)
     mean_size = world.pupils_per_school if pupils_per_school is None else pupils_per_school
     _check_sizes(schools, mean_size)
-    title = f"Synthetic cohort: {world.name}, {geography}, seed {_seed_of(rng)}"
+    seed = _seed_of(rng)
 
     places = draw_map(rng, schools)
     school = np.repeat(np.arange(schools), _school_sizes(rng, world, schools, mean_size))
@@ -184,10 +184,9 @@ def simulate(
     outcomes = draw_outcomes(
         rng, world, expected_outcome(background), prior_deviation, effects, need, labels, has_need, at.school
     )
-    pupils = _pupil_table(rng, world, places, at, background, labels, outcomes.points)
-    pupil_sd = float(outcomes.points.std(ddof=1))
     total = total_effects(world, places, leniency, effects, labels, has_need)
-    scale = (world.outcome_sd, pupil_sd, float(background.prior.std(ddof=1)))
+    pupils = _pupil_table(rng, world, places, at, background, labels, outcomes.points)
+    scale = (world.outcome_sd, float(outcomes.points.std(ddof=1)), float(background.prior.std(ddof=1)))
     return SimulatedCohort(
         pupils=pupils,
         truth=_school_table(places, at, leniency, total, intake_need, has_need, scale),
@@ -198,19 +197,23 @@ def simulate(
         ),
         scenario=world,
         geography=geography,
-        attrs={
-            "synthetic": True,
-            "title": title,
-            "seed": _seed_of(rng),
-            "pupil_sd": pupil_sd,
-            "reference_prior": float(background.prior[has_need].mean()),
-            "threshold": labels.threshold,
-            "threshold_ehcp": labels.threshold_ehcp,
-            "far_share": float(at.far.mean()),
-            "top_five_share": _top_five_share(at, len(places.feeder_xy)),
-            "clipped_share": outcomes.clipped_share,
-        },
+        attrs={"synthetic": True, "title": f"Synthetic cohort: {world.name}, {geography}, seed {seed}", "seed": seed}
+        | _summary(at, background, labels, outcomes, has_need),
     )
+
+
+def _summary(
+    at: _Membership, background: Background, labels: Labels, outcomes: Outcomes, has_need: Bools
+) -> dict[str, object]:
+    return {
+        "pupil_sd": float(outcomes.points.std(ddof=1)),
+        "reference_prior": float(background.prior[has_need].mean()),
+        "threshold": labels.threshold,
+        "threshold_ehcp": labels.threshold_ehcp,
+        "far_share": float(at.far.mean()),
+        "top_five_share": _top_five_share(at),
+        "clipped_share": outcomes.clipped_share,
+    }
 
 
 def _check_sizes(schools: int, mean_size: float) -> None:
@@ -302,20 +305,20 @@ def _school_table(
     return pd.DataFrame(
         {
             "school": FIRST_SCHOOL + np.arange(n_schools),
-            "theta": (u_points + s_points) / pupil_sd,
-            "u": u_points / pupil_sd,
-            "s": s_points / pupil_sd,
+            "theta": u_points + s_points,
+            "u": u_points,
+            "s": s_points,
             "leniency": leniency.school[:, 0],
             "leniency_ehcp": leniency.school[:, 1],
             "intake_need": intake_need,
-            "prior_slope": slope_points * prior_sd / pupil_sd,
+            "prior_slope": slope_points,
             "la": FIRST_LA + places.school_la,
             "n_pupils": np.bincount(at.school, minlength=n_schools),
             "n_need": np.bincount(at.school[has_need], minlength=n_schools),
-            "theta_points": u_points + s_points,
-            "u_points": u_points,
-            "s_points": s_points,
-            "prior_slope_points": slope_points,
+            "theta_sd": (u_points + s_points) / pupil_sd,
+            "u_sd": u_points / pupil_sd,
+            "s_sd": s_points / pupil_sd,
+            "prior_slope_sd": slope_points * prior_sd / pupil_sd,
         }
     )
 
@@ -346,7 +349,8 @@ def _la_table(leniency: Leniency) -> pd.DataFrame:
     )
 
 
-def _top_five_share(at: _Membership, n_feeders: int) -> float:
+def _top_five_share(at: _Membership) -> float:
+    n_feeders = int(at.feeder.max()) + 1
     pairs, count = np.unique(at.school * n_feeders + at.feeder, return_counts=True)
     school = pairs // n_feeders
     order = np.lexsort((-count, school))

@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import ibis
 import ibis.expr.types as ir
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
@@ -159,7 +160,7 @@ def open_frame(frame: pd.DataFrame, columns: Sequence[str]) -> OpenedSource:
     digest = hashlib.sha256()
     for batch in arrow.to_batches():
         digest.update(batch.serialize())
-    arrow = arrow.append_column("row_number", pa.array(range(1, len(frame) + 1), pa.int64()))
+    arrow = arrow.append_column("row_number", pa.array(np.arange(1, len(frame) + 1, dtype=np.int64)))
     connection = _private_connection()
     return OpenedSource(
         Source("data frame", "pandas", digest.hexdigest()), connection, connection.create_table("pupils", arrow)
@@ -237,7 +238,7 @@ def _scanned(path: Path, kind: str, scan: str) -> OpenedSource:
 
 def _open_duckdb(path: Path, table: str | None) -> OpenedSource:
     try:
-        connection = ibis.duckdb.connect(path, read_only=True)
+        connection = ibis.duckdb.connect(path, read_only=True, temp_directory="")
     except duckdb.Error:
         remedy = "Check the file, and close the program that writes to it."
         raise InputError(

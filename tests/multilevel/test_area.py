@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from send_va.errors import BoundaryWarning, InputError
 from send_va.multilevel.area import fit_area
 from send_va.multilevel.area_likelihood import AreaPoint, fit_area_arrays
+from send_va.records.dfe_tables import read_school_table
 
+P8 = ["P8MEA", "P8CILOW", "P8CIUPP"]
+CONTEXT = ["PSENELK", "PSENELSE", "PNUMFSMEVER", "PNUMEAL"]
 REFERENCE = Path(__file__).parents[1] / "reference" / "area_metafor"
 
 
@@ -204,3 +207,26 @@ def test_as_many_coefficients_as_rows_is_refused():
     table = pd.DataFrame({"y": [1.0, 2.0], "x": [0.0, 1.0], "se": 0.1})
     with pytest.raises(InputError, match="2 rows cannot support 2 fixed effects"):
         fit_area("y ~ x", table, se="se")
+
+
+def test_england_2018_19_equals_metafor(shared_data):
+    folder = shared_data / "england" / "2018-19"
+    results = read_school_table(folder / "england_ks4provisional.csv", columns=["RECTYPE", "LEA", *P8])
+    census = read_school_table(folder / "england_census.csv", columns=CONTEXT)
+    schools = results.data[results.data["RECTYPE"] == 1].merge(census.data.drop(columns="laestab"), on="urn")
+    schools = schools.dropna(subset=[*P8, *CONTEXT]).reset_index(drop=True)
+    schools["se"] = (schools["P8CIUPP"] - schools["P8CILOW"]) / (2 * 1.96)
+    formula = f"P8MEA ~ {' + '.join(CONTEXT)}"
+    # metafor 3.8-1, R 4.2.2: rma(method="REML"), printed to these digits.
+    fit = fit_area(formula, schools, se="se")
+    assert fit.n_obs == 3_135
+    assert fit.tau2 == pytest.approx(0.126476, abs=5e-7)
+    assert fit.llf == pytest.approx(-1380.989, abs=5e-4)
+    assert fit.params["PSENELK"] == pytest.approx(-0.0092, abs=5e-5)
+    # metafor 3.8-1: rma.mv(random = ~ 1 | LEA/school, method = "REML", sparse = TRUE), printed to these digits.
+    nested = fit_area(formula, schools, se="se", area="LEA")
+    assert nested.tau2 == pytest.approx(0.1118362, abs=1e-6)
+    assert nested.variance_components["variance"].iloc[0] == pytest.approx(0.0177650, abs=1e-6)
+    assert nested.llf == pytest.approx(-1302.833873, abs=5e-6)
+    np.testing.assert_allclose(nested.params, [0.4848957, -0.0088540, -0.0207394, -0.0178692, 0.0102761], atol=2e-7)
+    np.testing.assert_allclose(nested.bse, [0.0224229, 0.0013534, 0.0054739, 0.0006023, 0.0004626], atol=1e-7)

@@ -146,7 +146,7 @@ def test_integer_and_float_codes_are_the_same_text() -> None:
     assert rows(whole, ["band"])["band"].to_pylist() == ["1", "2"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.lists(
         st.tuples(

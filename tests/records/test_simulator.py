@@ -80,7 +80,7 @@ def test_truth_is_consistent_in_every_world(seed: int, scenario: str, geography:
     truth, pupils, sd = cohort.truth, cohort.pupils, cohort.attrs["pupil_sd"]
     np.testing.assert_allclose(truth["theta"], truth["u"] + truth["s"], atol=1e-12)
     for name in ("theta", "u", "s"):
-        np.testing.assert_allclose(truth[name] * sd, truth[f"{name}_points"], atol=1e-10)
+        np.testing.assert_allclose(truth[f"{name}_sd"] * sd, truth[name], atol=1e-10)
         assert abs(truth[name].mean()) < 1e-10
     assert truth["n_pupils"].tolist() == pupils.groupby("school").size().tolist()
     assert truth["n_need"].sum() == cohort.pupil_truth["has_need"].sum()
@@ -113,9 +113,9 @@ def test_feeders_are_crossed_with_schools_in_every_geography() -> None:
 @pytest.mark.parametrize(
     ("table", "column", "sd", "tolerance"),
     [
-        ("truth", "u", 0.22, 0.08),
-        ("truth", "s", 0.20, 0.08),
-        ("truth", "prior_slope", 0.08, 0.08),
+        ("truth", "u_sd", 0.22, 0.08),
+        ("truth", "s_sd", 0.20, 0.08),
+        ("truth", "prior_slope_sd", 0.08, 0.08),
         ("truth", "leniency", 0.5, 0.07),
         ("truth", "leniency_ehcp", 0.25, 0.07),
         ("feeders", "leniency", 0.5, 0.04),
@@ -165,7 +165,7 @@ def test_clustered_need_is_shared_by_neighbours_and_feeder_need_is_not() -> None
 
 def test_a_label_that_helps_makes_lenient_schools_better_for_pupils_with_need() -> None:
     plain, helped = (world(schools=300, scenario=name).truth for name in ("independent", "helpful_label"))
-    gain = helped["theta"] - plain["theta"]
+    gain = helped["theta_sd"] - plain["theta_sd"]
     assert gain.corr(helped["leniency"]) > 0.8
     assert 0 < gain.std() < 0.1
 
@@ -221,7 +221,7 @@ def _oracle(cohort: SimulatedCohort) -> tuple[np.ndarray, np.ndarray]:
 
 def test_an_oracle_recovers_theta_with_the_right_cover(default: SimulatedCohort) -> None:
     mean, sd = _oracle(default)
-    theta = default.truth["theta_points"].to_numpy()
+    theta = default.truth["theta"].to_numpy()
     # The statistical design, section 8, has a correlation of .906 for an oracle that does not know severity.
     assert np.corrcoef(mean, theta)[0, 1] > 0.85
     # The standard error of cover over 1,000 schools is .007.
