@@ -192,8 +192,8 @@ def report(found: dict[str, float], moved: pd.DataFrame, deciles: pd.DataFrame, 
     for context in CONTEXTS:
         sd, explained, la_share = (found[f"{name}_{context}"] for name in ("sd", "explained", "la_share"))
         print(
-            f"{context:>8}: adds {', '.join(ADDED[context]) or 'nothing'}; SD between schools {sd:.3f}, {explained:.0%} of "
-            f"the variance explained, {la_share:.0%} of the rest between local authorities"
+            f"{context:>8}: adds {', '.join(ADDED[context]) or 'nothing'}; SD between schools {sd:.3f}, "
+            f"{explained:.0%} of the variance explained, {la_share:.0%} of the rest between local authorities"
         )
     print("\nPlaces moved, unshrunken residuals (first table) and shrunken effects (second):")
     for _, part in moved.groupby("estimate", sort=False):
@@ -212,8 +212,8 @@ def report(found: dict[str, float], moved: pd.DataFrame, deciles: pd.DataFrame, 
     )
     print(
         f"The 95 % interval of a school's rank spans {found['mean_rank_interval_places']:.0f} places on average; for "
-        f"{found['share_sen_step_inside_interval']:.0%} of schools it includes the place they had without SEN shares, for "
-        f"{found['share_all_steps_inside_interval']:.0%} the place they had without any context."
+        f"{found['share_sen_step_inside_interval']:.0%} of schools it includes the place they had without SEN shares, "
+        f"for {found['share_all_steps_inside_interval']:.0%} the place they had without any context."
     )
     print(
         "\nThis is a regression of whole-school Progress 8 on the SEN share of the whole roll: ecological. It does not "

@@ -5,7 +5,7 @@ In the text:
 ``{{england_2018_19.n_schools:,}}``
     the key ``n_schools`` of ``england_2018_19.json``; deeper keys by further dots; after the colon a format
     specification of Python's `format`.
-``{{table:england_moves "Caption" columns="context=Context; share=Share moved:.0%" where="level=school" rows=8}}``
+``{{table:england_moves "Caption" columns="context=Context; share=Share:.0%" where="level=school; year=2019" rows=8}}``
     ``england_moves.csv`` as a numbered table. All columns when ``columns`` is left out.
 ``{{figure:england_moves "Caption" width=90%}}``
     ``england_moves.svg``, or ``.png``, as a numbered figure.
@@ -214,15 +214,15 @@ def _table(stem: str, options: dict[str, str], results: Path, number: str, probl
         rows, names = list(reader), list(reader.fieldnames or ())
     columns = _columns(options.get("columns", "")) or [(name, name.replace("_", " "), "") for name in names]
     wanted = [name for name, _, _ in columns]
-    filter_name, _, filter_value = options.get("where", "").partition("=")
-    absent = [name for name in dict.fromkeys([*wanted, *filter(None, [filter_name])]) if name not in names]
+    conditions = {name: value for name, value, _ in _columns(options.get("where", ""))}
+    absent = [name for name in dict.fromkeys([*wanted, *conditions]) if name not in names]
     if absent:
         problems.extend(f"{where}: no column {name}" for name in absent)
         return ""
-    rows = [row for row in rows if not filter_name or row[filter_name] == filter_value]
+    rows = [row for row in rows if all(row[name] == value for name, value in conditions.items())]
     rows = rows[: int(options["rows"])] if "rows" in options else rows
     if not rows:
-        problems.append(f"{where}: no rows" + (f" with {options['where']}" if filter_name else ""))
+        problems.append(f"{where}: no rows" + (f" with {options['where']}" if conditions else ""))
         return ""
     try:
         cells = [[_cell(row[name], specification) for name, _, specification in columns] for row in rows]

@@ -40,9 +40,9 @@ def direction_moments(solution: NestedSolution) -> tuple[FloatArray, FloatArray]
     -------
     mean : array, shape (groups, m)
     covariance : array, shape (groups, m, m)
-        Fixed and random effects jointly, fixed-effects uncertainty included.
+        Fixed and random effects jointly; after maximum likelihood, which treats fixed effects as known, random ones only.
     """
-    level = _spreads(solution, fixed=True)[0]
+    level = _spreads(solution, fixed=solution.reml)[0]
     mean = np.zeros((len(level.effects), level.direction.shape[1]))
     mean[:, solution.x] = -solution.beta
     mean[:, solution.y] = 1.0

@@ -101,7 +101,7 @@ def caterpillar(
     figure, (ax,) = titled_figure(
         f"{_MEASURE_NAMES.get(measure, measure)}: {percent(apart, len(rows))} of {len(rows):,} schools "
         "differ clearly from the average",
-        f"Each vertical line is a school's 95 % interval, {mark_of_middle(len(rows))} the mean; from lowest to highest. "
+        f"Each vertical line is a school's 95 % interval, {mark_of_middle(len(rows))} the mean, lowest first. "
         f"{apart:,} intervals do not include the average.",
         _note(title, estimator, context),
         synthetic=synthetic,

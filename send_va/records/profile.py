@@ -3,11 +3,13 @@
 # ruff: noqa: PD003, PD004 (Ibis expressions, whose isnull and notnull have no other name)
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
@@ -180,39 +182,38 @@ def profile_cohort(cohort: Cohort, prior_knots: int = 5) -> CohortProfile:
     """
     if prior_knots < 0:
         raise InputError(f"prior_knots is {prior_knots}, but knots cannot be negative", "Give 0 or more.")
-    unreadable = evaluate(cohort, reading_rules(cohort))
-    if unreadable:
-        raise InputError(unreadable)
     roles = cohort.roles
-    columns = (roles.outcome, *roles.prior, *roles.prior_sem, *roles.numeric_context)
-    moments, need, need_entry = _stream_moments(cohort, tuple(dict.fromkeys(columns)))
-    if moments.n[0] == 0:
-        raise InputError(
-            "no row is complete", f"Each row needs {', '.join(roles.needed_for_estimation)}; run the check for counts."
+    n_rows, missing, knots = _aggregate(cohort, prior_knots)
+    columns = dict.fromkeys((roles.outcome, *roles.prior, *roles.prior_sem, *roles.numeric_context))
+    streamed = _stream(cohort, tuple(columns))
+    if streamed.everyone.n[0] == 0:
+        needed = ", ".join(roles.needed_for_estimation)
+        raise InputError("no row is complete", f"Each row needs {needed}; the check gives counts by column.")
+    summaries = dict(zip(columns, streamed.everyone.summaries(), strict=True))
+    need = dict(zip(columns, streamed.need.summaries(), strict=True))
+    need_entry = dict(zip(columns, streamed.need_entry.summaries(), strict=True))
+
+    def prior_summary(name: str) -> PriorSummary:
+        whole = summaries[name]
+        inside = {knot for knot in knots[name] if whole.minimum < knot < whole.maximum}
+        return PriorSummary(
+            **vars(whole),
+            knots=tuple(sorted(inside)),
+            mean_need=need[name].mean,
+            mean_need_entry=need_entry[name].mean,
         )
-    summaries = dict(zip(moments.columns, moments.summaries(), strict=True))
-    knots = _knots(cohort, prior_knots)
-    at = {name: i for i, name in enumerate(moments.columns)}
-    priors = {
-        name: PriorSummary(
-            **vars(summaries[name]),
-            knots=tuple(sorted({k for k in knots[name] if summaries[name].minimum < k < summaries[name].maximum})),
-            mean_need=float(need.mean_or_nan()[at[name]]),
-            mean_need_entry=float(need_entry.mean_or_nan()[at[name]]),
-        )
-        for name in roles.prior
-    }
+
     return CohortProfile(
-        n_rows=cohort.n_rows,
-        n_complete=int(moments.n[0]),
-        missing=MappingProxyType(_missing_counts(cohort)),
+        n_rows=n_rows,
+        n_complete=int(streamed.everyone.n[0]),
+        missing=MappingProxyType(missing),
         schools=count_schools(cohort),
         outcome=summaries[roles.outcome],
-        priors=MappingProxyType(priors),
+        priors=MappingProxyType({name: prior_summary(name) for name in roles.prior}),
         prior_sem=MappingProxyType({name: summaries[name] for name in roles.prior_sem}),
         numeric=MappingProxyType({name: summaries[name] for name in roles.numeric_context}),
-        levels=MappingProxyType({name: _levels(cohort, name) for name in roles.categorical}),
-        cohorts=_levels(cohort, roles.cohort) if roles.cohort else MappingProxyType({}),
+        levels=MappingProxyType({name: _sorted_counts(streamed.levels[name]) for name in roles.categorical}),
+        cohorts=_sorted_counts(streamed.levels[roles.cohort] if roles.cohort else Counter()),
     )
 
 
@@ -234,16 +235,20 @@ def count_schools(cohort: Cohort) -> SchoolCounts:
     InputError
         When the file cannot be read to its end.
     """
-    school = cohort.roles.school
-    table = cohort.table.filter(cohort.table[school].notnull())
-    counts = {"rows": table.count(), "complete": table.count(where=table.complete)}
-    names = ["sen_level", *(["sen_level_entry"] if cohort.roles.sen_status_entry else [])]
-    for name in names:
-        counts |= {f"{name}_{k}": table.count(where=table.complete & (table[name] == k)) for k in range(3)}
-    counted = _fetch(cohort, table.group_by(school).aggregate(**counts))
-    ordered = counted.set_index(school).loc[list(sort_codes(counted[school]))]
-    schools = tuple(str(name) for name in ordered.index)
-    la, several = _school_la(cohort, schools)
+    known = cohort.table.filter(cohort.table[cohort.roles.school].notnull())
+    counts = {"rows": known.count(), "complete": known.count(where=known.complete)}
+    statuses = ["sen_level", *(["sen_level_entry"] if cohort.roles.sen_status_entry else [])]
+    for name in statuses:
+        counts |= {f"{name}_{k}": known.count(where=known.complete & (known[name] == k)) for k in range(3)}
+    la = known[cohort.roles.la] if cohort.roles.la else ibis.null("string")
+    by_la = _fetch(cohort, known.group_by(school=known[cohort.roles.school], la=la).aggregate(**counts))
+    by_school = by_la.groupby("school")[list(counts)].sum()
+    schools = sort_codes(by_school.index)
+    ordered = by_school.loc[list(schools)]
+    named = by_la.dropna(subset="la").sort_values(["rows", "la"], ascending=[False, True])
+    la_of = (
+        dict(zip(*named.drop_duplicates("school")[["school", "la"]].to_numpy().T, strict=True)) if len(named) else {}
+    )
 
     def by_level(name: str) -> NDArray[np.int64]:
         return ordered[[f"{name}_{k}" for k in range(3)]].to_numpy(dtype=np.int64)
@@ -253,9 +258,9 @@ def count_schools(cohort: Cohort) -> SchoolCounts:
         rows=ordered["rows"].to_numpy(dtype=np.int64),
         complete=ordered["complete"].to_numpy(dtype=np.int64),
         levels=by_level("sen_level"),
-        levels_entry=by_level("sen_level_entry") if len(names) == 2 else None,
-        la=la,
-        n_in_several_las=several,
+        levels_entry=by_level("sen_level_entry") if len(statuses) == 2 else None,
+        la=tuple(la_of.get(school) for school in schools),
+        n_in_several_las=int((named.groupby("school").size() > 1).sum()),
     )
 
 
@@ -286,9 +291,7 @@ def sort_codes(codes: Iterable[object]) -> tuple[str, ...]:
 class _Moments:
     """Running count, mean, sum of squares and range of columns, merged batch by batch (Chan, Golub & LeVeque 1983)."""
 
-    def __init__(self, columns: tuple[str, ...]) -> None:
-        width = len(columns)
-        self.columns = columns
+    def __init__(self, width: int) -> None:
         self.n: NDArray[np.int64] = np.zeros(width, dtype=np.int64)
         self.mean: NDArray[np.float64] = np.zeros(width)
         self.squares: NDArray[np.float64] = np.zeros(width)
@@ -309,9 +312,6 @@ class _Moments:
         self.low = np.minimum(self.low, np.where(present, values, np.inf).min(axis=0, initial=np.inf))
         self.high = np.maximum(self.high, np.where(present, values, -np.inf).max(axis=0, initial=-np.inf))
 
-    def mean_or_nan(self) -> NDArray[np.float64]:
-        return np.where(self.n > 0, self.mean, np.nan)
-
     def summaries(self) -> list[NumberSummary]:
         sd = np.sqrt(self.squares / np.maximum(self.n - 1, 1))
         rows = zip(self.n, self.mean, sd, self.low, self.high, strict=True)
@@ -319,55 +319,54 @@ class _Moments:
         return [NumberSummary(int(n), *(map(float, rest) if n else empty)) for n, *rest in rows]
 
 
-def _stream_moments(cohort: Cohort, columns: tuple[str, ...]) -> tuple[_Moments, _Moments, _Moments]:
-    everyone, need, need_entry = _Moments(columns), _Moments(columns), _Moments(columns)
-    has_entry = cohort.roles.sen_status_entry is not None
-    statuses = ["sen_level", *(["sen_level_entry"] if has_entry else [])]
-    for batch in cohort.batches([*columns, *statuses]):
-        arrays = [batch.column(name).to_numpy(zero_copy_only=False) for name in columns]
-        values = np.column_stack([array.astype(np.float64) for array in arrays])
-        everyone.add(values)
-        need.add(values[batch.column("sen_level").to_numpy(zero_copy_only=False) > 0])
-        if has_entry:
-            need_entry.add(values[batch.column("sen_level_entry").to_numpy(zero_copy_only=False) > 0])
-    return everyone, need, need_entry
+@dataclass(frozen=True)
+class _Streamed:
+    everyone: _Moments
+    need: _Moments
+    need_entry: _Moments
+    levels: dict[str, Counter[str]]
 
 
-def _knots(cohort: Cohort, count: int) -> dict[str, list[float]]:
-    if count == 0:
-        return {name: [] for name in cohort.roles.prior}
-    shares = [(i + 1) / (count + 1) for i in range(count)]
-    rows = cohort.table.filter(cohort.table.complete)
-    aggregates = {f"prior_{i}": rows[name].quantile(shares) for i, name in enumerate(cohort.roles.prior)}
-    row = _fetch(cohort, rows.aggregate(**aggregates)).iloc[0]
-    return {name: [float(value) for value in row[f"prior_{i}"]] for i, name in enumerate(cohort.roles.prior)}
+def _stream(cohort: Cohort, columns: tuple[str, ...]) -> _Streamed:
+    """Sum the complete rows in file order, so that the last bit does not depend on threads."""
+    roles = cohort.roles
+    coded = [*roles.categorical, *([roles.cohort] if roles.cohort else [])]
+    statuses = ["sen_level", *(["sen_level_entry"] if roles.sen_status_entry else [])]
+    everyone, need, need_entry = (_Moments(len(columns)) for _ in range(3))
+    found = _Streamed(everyone, need, need_entry, {name: Counter() for name in coded})
+    for batch in cohort.batches(list(dict.fromkeys([*columns, *statuses, *coded]))):
+        values = np.column_stack([batch.column(name).to_numpy(zero_copy_only=False) for name in columns])
+        found.everyone.add(values.astype(np.float64))
+        for status, moments in zip(statuses, (found.need, found.need_entry), strict=False):
+            moments.add(values[batch.column(status).to_numpy(zero_copy_only=False) > 0].astype(np.float64))
+        for name in coded:
+            for pair in batch.column(name).drop_null().value_counts().to_pylist():
+                found.levels[name][pair["values"]] += pair["counts"]
+    return found
 
 
-def _missing_counts(cohort: Cohort) -> dict[str, int]:
-    names = cohort.roles.columns
-    row = _fetch(
-        cohort, cohort.table.aggregate(**{f"c_{i}": cohort.table[n].isnull().sum() for i, n in enumerate(names)})
-    ).iloc[0]
-    return {name: int(row[f"c_{i}"]) for i, name in enumerate(names)}
-
-
-def _levels(cohort: Cohort, name: str) -> Mapping[str, int]:
-    rows = cohort.table.filter(cohort.table.complete & cohort.table[name].notnull())
-    counted = _fetch(cohort, rows.group_by(level=rows[name]).aggregate(rows=rows.count()))
-    by_level = dict(zip(counted["level"], counted["rows"], strict=True))
-    return MappingProxyType({level: int(by_level[level]) for level in sort_codes(by_level)})
-
-
-def _school_la(cohort: Cohort, schools: tuple[str, ...]) -> tuple[tuple[str | None, ...], int]:
-    if cohort.roles.la is None:
-        return (None,) * len(schools), 0
+def _aggregate(cohort: Cohort, prior_knots: int) -> tuple[int, dict[str, int], dict[str, list[float]]]:
+    """Count rows and missing values and take quantiles of prior scores, once every value can be read."""
     table, roles = cohort.table, cohort.roles
-    rows = table.filter(table[roles.school].notnull() & table[roles.la].notnull())
-    counted = _fetch(cohort, rows.group_by(school=rows[roles.school], la=rows[roles.la]).aggregate(rows=rows.count()))
-    several = int((counted.groupby("school").size() > 1).sum())
-    most = counted.sort_values(["rows", "la"], ascending=[False, True]).drop_duplicates("school")
-    la_of = dict(zip(most["school"], most["la"], strict=True))
-    return tuple(la_of.get(school) for school in schools), several
+    shares = [(i + 1) / (prior_knots + 1) for i in range(prior_knots)]
+    unreadable = evaluate(cohort, reading_rules(cohort))
+    if unreadable:
+        raise InputError(unreadable)
+    aggregates = {"rows": table.count()}
+    aggregates |= {f"missing_{i}": table[name].isnull().sum() for i, name in enumerate(roles.columns)}
+    if shares:
+        aggregates |= {
+            f"knots_{i}": table[name].quantile(shares, where=table.complete) for i, name in enumerate(roles.prior)
+        }
+    row = _fetch(cohort, table.aggregate(**aggregates)).iloc[0]
+    missing = {name: int(row[f"missing_{i}"]) for i, name in enumerate(roles.columns)}
+    at_shares = {name: row[f"knots_{i}"] if shares else None for i, name in enumerate(roles.prior)}
+    knots = {name: [] if values is None else [float(value) for value in values] for name, values in at_shares.items()}
+    return int(row["rows"]), missing, knots
+
+
+def _sorted_counts(counts: Counter[str]) -> Mapping[str, int]:
+    return MappingProxyType({level: counts[level] for level in sort_codes(counts)})
 
 
 def _fetch(cohort: Cohort, expression: ir.Table) -> pd.DataFrame:

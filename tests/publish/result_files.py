@@ -22,7 +22,8 @@ def write_made_up_results(manuscript: str, folder: Path) -> None:
         (folder / f"{stem}.json").write_text(json.dumps(values))
     for stem, rest in re.findall(r"\{\{table:(\S+)([^{}]*)\}\}", manuscript):
         columns = re.findall(r"(\w+)=[^;\"]*", re.search(r'columns="([^"]*)"', rest).group(1))
-        where = dict(re.findall(r'where="(\w+)=([^"]*)"', rest))
+        conditions = re.search(r'where="([^"]*)"', rest)
+        where = dict(re.findall(r"(\w+)=([^;\s]+)", conditions.group(1))) if conditions else {}
         with (folder / f"{stem}.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, [*columns, *(set(where) - set(columns))])
             writer.writeheader()

@@ -67,25 +67,23 @@ def test_builds_pdf_and_a_page_that_needs_nothing_else(tmp_path, results):
 def test_everything_missing_is_listed_and_nothing_is_written(tmp_path, results, capsys):
     pytest.importorskip("pypandoc", reason="the extra [paper] is not installed")
     pytest.importorskip("typst", reason="the extra [paper] is not installed")
-    keys = json.loads((results / "testscores.json").read_text())
-    del keys["n_pupils"]
-    (results / "testscores.json").write_text(json.dumps(keys))
-    (results / "sgpdata.json").unlink()
+    (results / "study.json").write_text('{"n_schools": 12}')
+    (results / "moves.csv").write_text("from,to\nprior,cva\n")
     text = MANUSCRIPT + (
-        '\n{{figure:absent "A"}}\n\n{{table:absent "B"}}\n\n{{table:england_context_moves "C" columns="nowhere=N"}}\n'
-        "\n[@nobody1999] {{ref:table:unshown}} {{testscores.n_schools:,q}} {{unclosed\n"
+        '\n{{figure:absent "A"}}\n\n{{table:absent "B"}}\n\n{{table:moves "C" columns="nowhere=N"}}\n\n{{study.n_pupils}}'
+        "\n\n{{other.n}} [@nobody1999] {{ref:table:unshown}} {{study.n_schools:,q}} {{unclosed\n"
     )
     assert run(tmp_path, results, text) == 2
     printed = capsys.readouterr().err
     for problem in (
-        "results/testscores.json: no number under the key n_pupils",
-        "results/sgpdata.json: the file is missing (wanted for n_pupils)",
+        "results/study.json: no number under the key n_pupils",
+        "results/other.json: the file is missing (wanted for n)",
         "results/absent.svg: the figure is missing, and absent.png too",
         "results/absent.csv: the table is missing",
-        "results/england_context_moves.csv: no column nowhere",
+        "results/moves.csv: no column nowhere",
         "references.bib: no entry for the citation nobody1999",
         "{{ref:table:unshown}}: the manuscript shows no table unshown",
-        "results/testscores.json: n_schools is 12, which the format ,q cannot write",
+        "results/study.json: n_schools is 12, which the format ,q cannot write",
         "{{unclosed: not a placeholder",
         "Run python analyses/run_all.py first",
     ):
