@@ -38,7 +38,7 @@ from send_va.value_added.within_school import within_school
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "analyses" / "results"
 SEED, DRAWS = 20250101, 2000
-UNIT = "points of the grade-6 mathematics test"
+UNIT = "grade-6 mathematics points"
 MATHS, LANGUAGE, SLOPE = "math_lag1", "lang_lag1", "prior_slope"
 RANDOM = ("Intercept", "sped", SLOPE)  # what differs between schools
 CONTRASTS = {
@@ -297,7 +297,7 @@ def main() -> None:
     text = json.dumps(results, indent=2, sort_keys=True)
     (RESULTS / "testscores.json").write_text(text + "\n", encoding="utf-8")
     table = pd.concat([version.effects.table() for version in versions.values()] + [fixed.table()], ignore_index=True)
-    table.to_csv(RESULTS / "testscores_effects.csv", index=False)
+    table.to_csv(RESULTS / "testscores_effects.csv", index=False, float_format="%.4f")
     figure = caterpillar(
         table, estimator="labelled_corrected", context=context_name(one), unit=UNIT, synthetic=False,
         title="One US district, grade 6",

@@ -26,7 +26,7 @@ from send_va.value_added.labelled import LabelledFit, fit_labelled
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "analyses" / "results"
 SEED, DRAWS = 20250102, 2000
-UNIT = "scale-score points of the grade-8 mathematics test"
+UNIT = "grade-8 mathematics points"
 GRADE = 8
 COLUMNS = {
     "CONTENT_AREA": "subject",
@@ -197,7 +197,7 @@ def main() -> None:
     }
     (RESULTS / "sgpdata.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     table = pd.concat([fits[name].effects.table() for name in ("prior", "cva")], ignore_index=True)
-    table.to_csv(RESULTS / "sgpdata_effects.csv", index=False)
+    table.to_csv(RESULTS / "sgpdata_effects.csv", index=False, float_format="%.4f")
     with_iep = table[table["n_need"] > 0]
     figure = caterpillar(
         with_iep, estimator="labelled", context="cva", unit=UNIT, synthetic=True, title="SGPdata, semi-synthetic"

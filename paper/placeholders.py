@@ -27,6 +27,8 @@ _BLOCK = re.compile(r"\{\{\s*(figure|table):([^{}]+?)\s*\}\}")
 _INLINE = re.compile(r"\{\{\s*(?!figure:|table:)([^{}]+?)\s*\}\}")
 _LEFT_OVER = re.compile(r"\{\{[^}\n]{0,40}")  # closing braces alone occur in formulas
 
+_MOST_ROWS = 45
+
 # Names that contain a digit and are not results; 95 % is the coverage that intervals are built for.
 _NAMES = re.compile(
     r"Progress 8|Attainment 8|Key Stage \d|KS\d|[Gg]rades? \d|Year \d+|lme4|section \d|95\s%|\b(?:19|20)\d\d/\d\d\b"
@@ -95,7 +97,7 @@ def fill(text: str, results: Path, picture_folder: str) -> Filled:
             return _table(stem, options, results, numbers[f"table:{stem}"], filled.problems)
         return _figure(stem, options, results, numbers[f"figure:{stem}"], filled, picture_folder)
 
-    filled.text = _BLOCK.sub(block, _INLINE.sub(inline, text))
+    filled.text = re.sub(r"(?<=\d) %", "\u00a0%", _BLOCK.sub(block, _INLINE.sub(inline, text)))
     filled.problems.extend(f"{left}: not a placeholder" for left in _LEFT_OVER.findall(filled.text))
     return filled
 
@@ -224,6 +226,9 @@ def _table(stem: str, options: dict[str, str], results: Path, number: str, probl
     if not rows:
         problems.append(f"{where}: no rows" + (f" with {options['where']}" if conditions else ""))
         return ""
+    if len(rows) > _MOST_ROWS:
+        problems.append(f"{where}: {len(rows)} rows do not fit on a page; choose at most {_MOST_ROWS} by rows or where")
+        return ""
     try:
         cells = [[_cell(row[name], specification) for name, _, specification in columns] for row in rows]
     except ValueError as error:
@@ -245,7 +250,7 @@ def _pipe_table(headings: list[str], cells: list[list[str]], caption: str) -> st
         all(re.fullmatch(r"[\u2212+-]?[\d.,]+(\u00a0%)?|", cell) for cell in column)
         for column in zip(*cells, strict=True)
     ]
-    rule = [("-" * max(2, width)) + (":" if right else "-") for width, right in zip(widths, numeric, strict=True)]
+    rule = ["-" * max(2, w) + ":" if right else ":" + "-" * max(2, w) for w, right in zip(widths, numeric, strict=True)]
     lines = [headings, rule, *cells]
     return "\n".join(["", *("| " + " | ".join(line) + " |" for line in lines), "", f": {caption}", ""])
 

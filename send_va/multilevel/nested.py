@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
-from threadpoolctl import ThreadpoolController
 
 from send_va.errors import InputError
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray, IntArray
@@ -23,6 +21,7 @@ from send_va.multilevel.elimination import (
     sum_over_parents,
     unpack,
 )
+from send_va.multilevel.threads import one_blas_thread
 
 _SINGULAR = 1e-6  # eigenvalue of a relative covariance, columns scaled to unit size, below which it counts as zero
 _STATIONARY = 2e-4  # largest gradient of the criterion (a deviance) at which the optimum counts as found
@@ -151,6 +150,7 @@ class Criterion:
         return -0.5 * (deviance + (logdet if self.reml else 0.0))
 
 
+@one_blas_thread
 def fit_nested(
     data: CrossProducts,
     levels: Sequence[Level],
@@ -194,15 +194,8 @@ def fit_nested(
     products = data.products / (size[:, None] * size)
     criterion = Criterion(products, levels, x, y, n_records, reml)
     _require_residual(criterion)
-    # Matrices of a few columns gain nothing from several threads, and lose much where cores are busy.
-    with _blas().limit(limits=1, user_api="blas"):
-        theta, convergence = _optimise(criterion, _start(criterion, levels, size, start))
-        return _solution(criterion, theta, convergence, data, size, n_records)
-
-
-@functools.cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
+    theta, convergence = _optimise(criterion, _start(criterion, levels, size, start))
+    return _solution(criterion, theta, convergence, data, size, n_records)
 
 
 def _column_sizes(data: CrossProducts, x: IntArray, y: int, n_records: float) -> FloatArray:

@@ -40,7 +40,7 @@ def direction_moments(solution: NestedSolution) -> tuple[FloatArray, FloatArray]
     -------
     mean : array, shape (groups, m)
     covariance : array, shape (groups, m, m)
-        Fixed and random effects jointly; after maximum likelihood, which treats fixed effects as known, random ones only.
+        Fixed and random effects jointly; random ones only after maximum likelihood, which takes fixed effects as known.
     """
     level = _spreads(solution, fixed=solution.reml)[0]
     mean = np.zeros((len(level.effects), level.direction.shape[1]))

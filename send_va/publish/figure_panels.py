@@ -276,7 +276,7 @@ def draw_moves(ax: Axes, moved: NDArray[np.int64], n: int) -> None:
     ax.xaxis.set_major_locator(MultipleLocator(0.1 if edges[-1] <= 0.61 else 0.2))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
     ax.set_xlabel("Places moved, as a share of all schools")
-    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     ax.set_ylabel("Schools")
     far = int((moved > SHARE_OF_PLACES * n).sum())
     ax.text(

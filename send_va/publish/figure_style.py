@@ -43,7 +43,7 @@ _TOP_LINE_INCHES = 0.13
 _TITLE_LINE_INCHES = 0.19
 _SUBTITLE_LINE_INCHES = 0.155
 _NOTE_LINE_INCHES = 0.135
-_LEFT_INCHES = 0.72
+_LEFT_INCHES = 0.86
 _RIGHT_INCHES = 0.24
 _TITLE_CHARACTERS = 70
 _TITLE_CHARACTERS_BESIDE_STAMP = 54
@@ -95,6 +95,7 @@ def titled_figure(
     panels: tuple[float, ...] = (1.0,),
     plot_height_inches: float = 3.2,
     legend_row: bool = False,
+    label_lines: int = 1,
 ) -> tuple[Figure, list[Axes]]:
     """Lay out an empty figure: title and subtitle above, panels side by side, a note below.
 
@@ -116,6 +117,8 @@ def titled_figure(
         Height of the panels in inches.
     legend_row : bool
         Leave room for one row of legend between subtitle and panels.
+    label_lines : int
+        Lines of the label of the horizontal axis.
 
     Returns
     -------
@@ -142,7 +145,7 @@ def titled_figure(
     note_lines = _even_lines(note, _NOTE_CHARACTERS)
     head = _TOP_LINE_INCHES + _TITLE_LINE_INCHES * len(title_lines) + _SUBTITLE_LINE_INCHES * len(subtitle_lines)
     head += 0.36 if legend_row else 0.16
-    foot = 0.52 + _NOTE_LINE_INCHES * len(note_lines)
+    foot = 0.52 + 0.14 * (label_lines - 1) + _NOTE_LINE_INCHES * len(note_lines)
     height = head + plot_height_inches + foot
     figure = Figure(figsize=(WIDTH_INCHES, height))
     FigureCanvasAgg(figure)
@@ -161,6 +164,38 @@ def titled_figure(
     if synthetic:
         _stamp_synthetic(figure)
     return figure, axes
+
+
+def axis_label(name: str, unit: str, most: int = 46) -> str:
+    """Write an axis label with its unit, on as many lines as it needs.
+
+    Parameters
+    ----------
+    name, unit : str
+        What is drawn and its unit.
+    most : int
+        Characters that fit along the axis.
+
+    Returns
+    -------
+    str
+        One line when it fits, otherwise lines of even length.
+
+    Raises
+    ------
+    ValueError
+        When `most` is below 2.
+
+    Examples
+    --------
+    >>> axis_label("Theta", "points")
+    'Theta (points)'
+    >>> axis_label("Theta", "points of the test", most=14).splitlines()
+    ['Theta (points', 'of the test)']
+    """
+    if most < 2:
+        raise ValueError("an axis label needs room for at least two characters a line")
+    return "\n".join(_even_lines(f"{name} ({unit})", most))
 
 
 def _even_lines(text: str, most: int) -> list[str]:

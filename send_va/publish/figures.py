@@ -26,7 +26,7 @@ from send_va.publish.figure_panels import (
     set_school_axis,
     ticks_from_one,
 )
-from send_va.publish.figure_style import save_svg_png, styled, titled_figure
+from send_va.publish.figure_style import axis_label, save_svg_png, styled, titled_figure
 
 _MEASURE_NAMES = {
     "theta": "Value-added for pupils with SEND",
@@ -102,7 +102,7 @@ def caterpillar(
         f"{_MEASURE_NAMES.get(measure, measure)}: {percent(apart, len(rows))} of {len(rows):,} schools "
         "differ clearly from the average",
         f"Each vertical line is a school's 95 % interval, {mark_of_middle(len(rows))} the mean, lowest first. "
-        f"{apart:,} intervals do not include the average.",
+        f"Intervals that do not include the average: {apart:,}.",
         _note(title, estimator, context),
         synthetic=synthetic,
     )
@@ -110,7 +110,7 @@ def caterpillar(
     set_school_axis(ax, len(rows), "Schools, from lowest to highest")
     span = float(upper.max() - lower.min()) or 1.0
     ax.set_ylim(lower.min() - 0.14 * span, upper.max() + 0.14 * span)
-    ax.set_ylabel(f"{_short(measure)} ({unit})")
+    ax.set_ylabel(axis_label(_short(measure), unit))
     name_average(ax, average, len(rows))
     named = highlighted_rows(rows["school"], highlight)
     name_schools(ax, rows["school"], named, mean, lower, upper, above_in_first_half=True)
@@ -273,7 +273,7 @@ def funnel(
     )
     draw_funnel(ax, n_need, estimate, distance, average, spread)
     ax.set_xlabel("Pupils with need in the school")
-    ax.set_ylabel(f"Estimate before shrinkage ({unit})")
+    ax.set_ylabel(axis_label("Estimate before shrinkage", unit))
     return figure
 
 
@@ -333,6 +333,7 @@ def context_shift(
     before, after = both["first"].to_numpy(dtype=float), both["second"].to_numpy(dtype=float)
     moved = np.abs(places(after) - places(before))
     far = moved > SHARE_OF_PLACES * len(both)
+    label = axis_label(f"Theta, {contexts[0]}", unit, 42)
     figure, (left, right) = titled_figure(
         f"What context moves: {percent(int(far.sum()), len(both))} of {len(both):,} schools move by more than "
         f"{100 * SHARE_OF_PLACES:.0f} % of places",
@@ -342,10 +343,11 @@ def context_shift(
         synthetic=synthetic,
         panels=(1.15, 1.0),
         plot_height_inches=2.9,
+        label_lines=label.count("\n") + 1,
     )
     draw_shift(left, before, after, far)
-    left.set_xlabel(f"Theta, {contexts[0]} ({unit})")
-    left.set_ylabel(f"Theta, {contexts[1]} ({unit})")
+    left.set_xlabel(label)
+    left.set_ylabel(axis_label(f"Theta, {contexts[1]}", unit, 42))
     draw_moves(right, moved, len(both))
     return figure
 
@@ -362,7 +364,8 @@ def save_figures(
     """Draw the four figures of a run and write each as SVG and PNG.
 
     The first estimator of the table is drawn, under ``cva`` where it is there and under the last context otherwise;
-    the context shift needs ``prior`` and ``cva``, and the funnel an unshrunken estimate: without them it is left out.
+    the context shift needs ``prior`` and ``cva``, the funnel an unshrunken estimate, and the rank intervals a school
+    that is given a position: without them the figure is left out.
 
     Parameters
     ----------
@@ -406,10 +409,13 @@ def save_figures(
         "caterpillar": caterpillar(
             effects, estimator=estimator, context=context, unit=unit, synthetic=synthetic, title=title
         ),
-        "rank_intervals": rank_intervals(
-            rankings, estimator=estimator, context=context, synthetic=synthetic, title=title
-        ),
     }
+    of_run = rankings[(rankings["estimator"] == estimator) & (rankings["context"] == context)]
+    placed = of_run["published"].astype(str).str.lower().eq("true")
+    if placed.any():
+        drawn["rank_intervals"] = rank_intervals(
+            rankings, estimator=estimator, context=context, synthetic=synthetic, title=title
+        )
     chosen = select_effects(effects, measure="theta", estimator=estimator, context=context)
     if chosen[["estimate", "se"]].notna().all(axis=1).any():
         drawn["funnel"] = funnel(

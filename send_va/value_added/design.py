@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from send_va.errors import InputError
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray, cross_products
+from send_va.multilevel.threads import one_blas_thread
 from send_va.value_added.contexts import INTERCEPT, OUTCOME, CategoryColumn, ContextColumns, SplineColumn, mean_name
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def _spline(name: str, score: PriorSummary) -> SplineColumn:
     return SplineColumn(name, (score.minimum, *score.knots, score.maximum))
 
 
+@one_blas_thread
 def labelled_products(
     cohort: Cohort,
     profile: CohortProfile,

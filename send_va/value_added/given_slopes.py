@@ -66,6 +66,14 @@ def adjust_outcome(
     ------
     InputError
         A column is not there.
+
+    Examples
+    --------
+    >>> one = CrossProducts(("prior", "y"), np.array([[[10.0, 4.0], [4.0, 6.0]]]), np.array([5.0]), np.zeros(2))
+    >>> half = PriorSlopes(("prior",), np.array([0.5]), np.array([[0.01]]))
+    >>> adjust_outcome(one, "y", half).products[0]
+    array([[10. , -1. ],
+           [-1. ,  4.5]])
     """
     at = int(products.index([outcome])[0])
     change = np.eye(len(products.columns))
@@ -82,15 +90,40 @@ def draw_effects_with_slopes(
 ) -> FloatArray:
     """Draw innermost effects of a model fitted after :func:`adjust_outcome`, uncertainty of the slopes included.
 
+    Parameters
+    ----------
+    solution : NestedSolution
+        Fitted without the scores among its fixed effects.
+    products : CrossProducts
+        What it was fitted to; still holds the scores.
+    slopes : PriorSlopes
+    draws : int
+    rng : numpy.random.Generator
+
     Returns
     -------
     array, shape (draws, groups, q)
-        As :func:`send_va.multilevel.prediction.draw_effects`, each draw with its own slopes.
+        As :func:`send_va.multilevel.prediction.draw_effects`, each draw with its own slopes: effects of schools with
+        high and with low intakes move against each other.
 
     Raises
     ------
     InputError
         `draws` below one.
+
+    Examples
+    --------
+    >>> from send_va.multilevel.crossproducts import cross_products
+    >>> from send_va.multilevel.elimination import Level
+    >>> from send_va.multilevel.nested import fit_nested
+    >>> rng = np.random.default_rng(1)
+    >>> school = np.repeat(np.arange(20), 30)
+    >>> rows = np.column_stack([np.ones(600), rng.normal(size=600), rng.normal(size=20)[school] + rng.normal(size=600)])
+    >>> slopes = PriorSlopes(("prior",), np.array([0.1]), np.array([[0.01]]))
+    >>> adjusted = adjust_outcome(cross_products(rows, school, 20, ["Intercept", "prior", "y"]), "y", slopes)
+    >>> solution = fit_nested(adjusted, [Level(np.array([0]))], np.array([0]), 2)
+    >>> draw_effects_with_slopes(solution, adjusted, slopes, 100, rng).shape
+    (100, 20, 1)
     """
     effects = draw_effects(solution, draws, rng)
     values, vectors = np.linalg.eigh(slopes.cov)

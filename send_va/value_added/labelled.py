@@ -16,6 +16,7 @@ from send_va.multilevel.elimination import Level
 from send_va.multilevel.formula import check_full_rank
 from send_va.multilevel.gaussian import uncentred, variance_table
 from send_va.multilevel.prediction import draw_effects, effect_covariances
+from send_va.multilevel.threads import one_blas_thread
 from send_va.value_added.contexts import INTERCEPT, OUTCOME, Context
 from send_va.value_added.design import NEED, PRIOR_SLOPE, STRATA, LabelledProducts
 from send_va.value_added.strata import StratifiedSolution, combine, fit_strata
@@ -47,6 +48,7 @@ class LabelledFit:
     notes: tuple[str, ...]
 
 
+@one_blas_thread
 def fit_labelled(
     data: LabelledProducts,
     context: Context,

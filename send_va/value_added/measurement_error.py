@@ -75,10 +75,20 @@ def error_sums(
     weights : array, shape (n,), optional
         The weights the cross-products were made with.
 
+    Returns
+    -------
+    array, shape (n_groups,)
+        In squared score units; divided by a group's records it is their mean error variance.
+
     Raises
     ------
     InputError
         A standard error is missing or negative.
+
+    Examples
+    --------
+    >>> error_sums(np.array([3.0, 4.0, 5.0]), np.array([0, 0, 1]), 2)
+    array([25., 25.])
     """
     squares = _checked_sem(sem) ** 2
     return np.bincount(codes, weights=squares if weights is None else squares * weights, minlength=n_groups)
@@ -241,6 +251,27 @@ def corrected_slopes(
     ------
     InputError, NotSupportedError
         As :func:`correct_cross_products`; a score that is not among the fixed effects.
+
+    References
+    ----------
+    Lockwood & McCaffrey (2014), doi:10.3102/1076998613509405 (method of moments with conditional standard errors).
+    Liang & Zeger (1986), doi:10.1093/biomet/73.1.13 (the standard errors).
+
+    Examples
+    --------
+    >>> from send_va.multilevel.crossproducts import cross_products
+    >>> rng = np.random.default_rng(1)
+    >>> school = np.repeat(np.arange(50), 40)
+    >>> true = rng.normal(size=2000)
+    >>> y = true + 0.3 * rng.normal(size=50)[school] + 0.5 * rng.normal(size=2000)
+    >>> rows = np.column_stack([np.ones(2000), true + 0.6 * rng.normal(size=2000), y])
+    >>> products = cross_products(rows, school, 50, ["Intercept", "prior", "y"])
+    >>> level = [Level(np.array([0]))]
+    >>> naive = fit_nested(products, level, np.arange(2), 2).beta[1]
+    >>> error = {"prior": error_sums(np.full(2000, 0.6), school, 50)}
+    >>> slopes = corrected_slopes(products, error, level, np.arange(2), 2)
+    >>> round(float(naive), 1), round(float(slopes.estimate[0]), 1)
+    (0.7, 1.0)
     """
     names = tuple(error_variance)
     fixed = [products.columns[at] for at in x]

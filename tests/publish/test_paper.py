@@ -70,8 +70,8 @@ def test_everything_missing_is_listed_and_nothing_is_written(tmp_path, results, 
     (results / "study.json").write_text('{"n_schools": 12}')
     (results / "moves.csv").write_text("from,to\nprior,cva\n")
     text = MANUSCRIPT + (
-        '\n{{figure:absent "A"}}\n\n{{table:absent "B"}}\n\n{{table:moves "C" columns="nowhere=N"}}\n\n{{study.n_pupils}}'
-        "\n\n{{other.n}} [@nobody1999] {{ref:table:unshown}} {{study.n_schools:,q}} {{unclosed\n"
+        '\n{{figure:absent "A"}}\n\n{{table:absent "B"}}\n\n{{table:moves "C" columns="nowhere=N"}}\n\n'
+        "{{study.n_pupils}} {{other.n}} [@nobody1999] {{ref:table:unshown}} {{study.n_schools:,q}} {{unclosed\n"
     )
     assert run(tmp_path, results, text) == 2
     printed = capsys.readouterr().err
@@ -161,6 +161,8 @@ def test_tables_take_columns_rows_and_formats(tmp_path):
         f"{tmp_path.name}/t.csv: no rows with level=trust"
     ]
     assert "could not convert" in fill('{{table:t "S" columns="name=N:.1f"}}', tmp_path).problems[0]
+    (tmp_path / "long.csv").write_text("a\n" + "1\n" * 46)
+    assert "46 rows do not fit on a page; choose at most 45" in fill('{{table:long "L"}}', tmp_path).problems[0]
     assert "is not an option" in fill('{{table:t "S" colour=red}}', tmp_path).problems[0]
 
 

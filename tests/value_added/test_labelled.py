@@ -69,7 +69,7 @@ def test_equals_the_engine_on_the_same_columns(pupils: pd.DataFrame, products: L
     reference = by_formula(pupils, products, context)
     assert fit.converged
     assert fit.effects.attrs["llf"] == pytest.approx(reference.llf, abs=1e-5)
-    modes = reference.random_effects("school").pivot(index="level", columns="term", values="estimate")
+    modes = reference.random_effects("school").pivot_table("estimate", "level", "term")
     table = fit.effects.summary("theta").set_index("school")
     both = (modes["Intercept"] + modes["need"]).loc[table.index]
     np.testing.assert_allclose(table["mean"], both, atol=2e-3)

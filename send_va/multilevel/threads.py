@@ -1,0 +1,24 @@
+"""Linear algebra on one thread: small matrices gain nothing from several, and results do not depend on their number."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from threadpoolctl import ThreadpoolController
+
+
+@functools.cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def one_blas_thread[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function with the linear-algebra libraries on one thread: same seed, same bytes on any number of cores."""
+
+    @functools.wraps(function)
+    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _controller().limit(limits=1, user_api="blas"):
+            return function(*args, **kwargs)
+
+    return limited

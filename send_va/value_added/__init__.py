@@ -1,0 +1,1 @@
+"""Value-added: a cohort and what is known of need in, SchoolEffects out."""

@@ -1,0 +1,74 @@
+"""Ranks from draws: against counting by hand, and against the normal theory of two schools."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from send_va.effects import SchoolEffects, school_effects
+from send_va.errors import InputError
+from send_va.ranking import PublicationRule, rank
+from send_va.ranking.posterior_ranks import draw_ranks
+
+
+def effects(draws: np.ndarray, n_need: np.ndarray | None = None) -> SchoolEffects:
+    n = draws.shape[1]
+    count = np.full(n, 50) if n_need is None else n_need
+    known = {"theta": {"reliability": np.linspace(0.1, 0.9, n)}}
+    return school_effects(
+        [f"s{k}" for k in range(n)],
+        {"theta": draws},
+        known,
+        n_pupils=count,
+        n_need=count,
+        flag=[""] * n,
+        attrs={"estimator": "labelled", "context": "cva"},
+    )
+
+
+def test_ranks_of_draws_by_hand() -> None:
+    assert draw_ranks(np.array([[3.0, 1.0, 2.0], [0.0, 5.0, 5.0]])).tolist() == [[1, 3, 2], [3, 1, 2]]
+
+
+def test_two_normal_schools() -> None:
+    """P(first > second) is Phi(d / sqrt(2) / sd); expected rank is 2 minus it; within four Monte-Carlo errors."""
+    rng = np.random.default_rng(1)
+    draws = rng.normal([0.5, 0.0], 1.0, (20_000, 2))
+    table = rank(effects(draws)).table
+    wins = norm.cdf(0.5 / np.sqrt(2))
+    assert table["expected_rank"][0] == pytest.approx(2 - wins, abs=4 * np.sqrt(0.25 / 20_000))
+    assert table["p_quintile_1"][0] == pytest.approx(wins, abs=4 * np.sqrt(0.25 / 20_000))
+    assert table[["rank_lower", "rank_upper"]].to_numpy().tolist() == [[1, 2], [1, 2]]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 40), st.integers(0, 10_000))
+def test_properties(schools: int, seed: int) -> None:
+    """Expected ranks sum to those of any order; quintile probabilities sum to one; intervals hold the median rank."""
+    draws = np.random.default_rng(seed).normal(size=(200, schools))
+    table = rank(effects(draws)).table
+    assert table["expected_rank"].sum() == pytest.approx(schools * (schools + 1) / 2)
+    np.testing.assert_allclose(table.filter(like="p_quintile").sum(axis=1), 1.0)
+    median = np.median(draw_ranks(draws), axis=0)
+    assert (table["rank_lower"] <= median).all()
+    assert (table["rank_upper"] >= median).all()
+    assert table["rank_lower"].min() >= 1
+    assert table["rank_upper"].max() <= schools
+
+
+def test_publication_rule_gives_its_reason() -> None:
+    need = np.array([9, 10, 50, 50, 50])
+    rule = PublicationRule(minimum_need=10, minimum_reliability=0.4)
+    table = rank(effects(np.random.default_rng(1).normal(size=(50, 5)), need), rule=rule).table
+    assert table["published"].tolist() == [False, False, True, True, True]
+    assert table["reason"].tolist()[:2] == ["fewer than 10 pupils with need", "u: reliability below 0.4"]
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(InputError, match="one school"):
+        rank(effects(np.zeros((5, 1))))
+    with pytest.raises(InputError, match="coverage"):
+        rank(effects(np.zeros((5, 3))), coverage=1.0)
+    with pytest.raises(InputError, match="no measure"):
+        rank(effects(np.zeros((5, 3))), measure="gap")

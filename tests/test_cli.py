@@ -1,0 +1,126 @@
+"""The command line as a user meets it: exit codes, messages, speed of starting."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from send_va.records.simulator import simulate
+from send_va.records.simulator_files import write_cohort
+
+HEAVY = {"numpy", "pandas", "ibis", "pandera", "scipy", "matplotlib", "xarray", "pyarrow", "sklearn"}
+
+
+def send_va(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from send_va.cli import main; main()", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def cohort_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "cohort"
+    write_cohort(simulate(np.random.default_rng(2), schools=40), folder)
+    return folder
+
+
+@pytest.mark.parametrize("module", ["send_va", "send_va.cli", "send_va.errors", "send_va.study"])
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_every_public_name_is_there() -> None:
+    import send_va as sv
+
+    for name in sv.__all__:
+        assert getattr(sv, name) is not None
+    assert set(sv.__all__) <= set(dir(sv))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        sv.nonsense  # noqa: B018
+
+
+def test_help_and_version() -> None:
+    assert "simulate" in send_va("--help").stdout
+    assert send_va("--version").stdout.startswith("send-va ")
+
+
+def test_simulate_check_run(tmp_path: Path) -> None:
+    made = send_va("simulate", "cohort", "--schools", "30", "--seed", "3", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "synthetic pupils in 30 schools" in made.stdout
+    assert "send-va run cohort/study.toml --out cohort-run" in made.stdout
+    checked = send_va("check", "cohort/study.toml", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stderr
+    assert "0 failing rule(s)" in checked.stdout
+    ran = send_va("run", "cohort/study.toml", "--out", "out", "--draws", "100", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "30 schools, results in out/private" in ran.stdout
+    assert "[1/7] check the records" in ran.stderr
+    assert (tmp_path / "out" / "private" / "rankings.csv").exists()
+    assert send_va("run", "cohort/study.toml", "--out", "out", "--draws", "100", "-q", cwd=tmp_path).stderr == ""
+
+
+def test_check_lists_every_failing_rule(cohort_folder: Path, tmp_path: Path) -> None:
+    pupils = pd.read_parquet(cohort_folder / "pupils.parquet")
+    pupils.loc[[3, 4], "outcome"] = -5.0
+    pupils.loc[7, "sen_status"] = "Q"
+    pupils = pd.concat([pupils, pupils.iloc[[0]]])
+    pupils.to_parquet(tmp_path / "pupils.parquet")
+    (tmp_path / "study.toml").write_text((cohort_folder / "study.toml").read_text())
+    plain = send_va("check", "study.toml", cwd=tmp_path)
+    assert plain.returncode == 2
+    assert "ERROR outcome" in plain.stdout
+    assert "4, 5" in plain.stdout
+    assert "ERROR sen_status" in plain.stdout
+    assert "ERROR pupil" in plain.stdout
+    listed = json.loads(send_va("check", "study.toml", "--json", cwd=tmp_path).stdout)
+    assert {row["column"] for row in listed if row["level"] == "error"} >= {"outcome", "sen_status", "pupil"}
+    assert str(pupils["pupil"].iloc[0]) not in plain.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "nowhere.toml", "--out", "out"], "there is no study file"),
+        (["check", "nowhere.toml"], "there is no study file"),
+        (["simulate", "cohort", "--scenario", "magnet"], "magnets"),
+        (["run", "study.toml", "--out", "out", "--engine", "stan"], "reml"),
+    ],
+)
+def test_bad_input_exits_with_2_and_one_message(
+    cohort_folder: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    (tmp_path / "study.toml").write_text((cohort_folder / "study.toml").read_text())
+    done = send_va(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [item.name for item in tmp_path.iterdir()] == ["study.toml"]
+
+
+def test_a_run_that_does_not_converge_exits_with_3_and_publishes_nothing(cohort_folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import dataclasses, sys; from send_va import pipeline; fit = pipeline.fit_labelled\n"
+        "pipeline.fit_labelled = lambda *a, **k: dataclasses.replace(fit(*a, **k), converged=False, notes=('no',))\n"
+        "sys.argv = ['send-va', 'run', sys.argv[1], '--out', 'out', '--draws', '100']\n"
+        "from send_va.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, str(cohort_folder / "study.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 3
+    assert "no school is given a position" in done.stderr
+    rankings = pd.read_csv(tmp_path / "out" / "private" / "rankings.csv")
+    assert not rankings["published"].any()
+
+
+def test_demo_says_it_is_synthetic_and_where_to_look(tmp_path: Path) -> None:
+    done = send_va("demo", "--schools", "25", "-q", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "SYNTHETIC" in done.stdout
+    assert (tmp_path / "send-va-demo" / "run" / "private" / "figures" / "caterpillar.png").exists()
+    assert send_va("demo", "--schools", "25", "-q", cwd=tmp_path).returncode == 0

@@ -1,0 +1,82 @@
+"""The study file: what is understood, and what each mistake is told."""
+
+from pathlib import Path
+
+import pytest
+
+from send_va.errors import StudyError
+from send_va.study import load_study
+
+GOOD = """
+[study]
+title = "A study"
+[data]
+file = "pupils.parquet"
+[roles]
+school = "URN"
+[value_added]
+contexts = ["prior", "cva"]
+draws = 200
+"""
+
+
+def load(tmp_path: Path, text: str):
+    path = tmp_path / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_study(path)
+
+
+def test_values_and_defaults(tmp_path: Path) -> None:
+    study = load(tmp_path, GOOD)
+    assert study.value_added.contexts == ("prior", "cva")
+    assert (study.value_added.draws, study.value_added.coverage, study.prior.knots) == (200, 0.95, 5)
+    assert study.roles == {"school": "URN"}
+    assert study.folder == tmp_path
+
+
+def test_settings_hold_no_path(tmp_path: Path) -> None:
+    study = load(tmp_path, GOOD.replace("pupils.parquet", str(tmp_path / "deep" / "pupils.parquet")))
+    assert str(tmp_path) not in repr(study.settings())
+
+
+def test_fingerprint_follows_what_decides_the_result(tmp_path: Path) -> None:
+    one, same = load(tmp_path, GOOD), load(tmp_path, GOOD)
+    other = load(tmp_path, GOOD.replace("200", "300"))
+    assert one.fingerprint("hash") == same.fingerprint("hash")
+    assert len({one.fingerprint("hash"), one.fingerprint("other"), other.fingerprint("hash")}) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[value_added]", "[value_aded]", "Did you mean value_added"),
+        ("draws", "drawz", "Did you mean draws"),
+        ('"cva"]', '"cav"]', "Did you mean cva"),
+        ("draws = 200", "draws = 20", "at least 100"),
+        ("draws = 200", 'draws = "many"', "whole number"),
+        ("draws = 200", "residual_by_need = 1", "true or false"),
+        ("draws = 200", "coverage = 95", "below 1"),
+        ('["prior", "cva"]', "[]", "names nothing"),
+        ('["prior", "cva"]', '"prior"', "list of text"),
+        ('file = "pupils.parquet"', "", "file is missing"),
+        ("[study]", "[outcome]\nminimum = 9\nmaximum = 3\n[study]", "below outcome.maximum"),
+        ("[study]", "[publication]\nminimum_need = 0\nminimum_reliability = 2.0\n[study]", "between 0 and 1"),
+        ("[roles]\nschool", "roles = 3\n[other]\nschool", "must be a table|unknown table"),
+        ("[study]", "[study", "not a TOML file"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        load(tmp_path, GOOD.replace(old, new))
+
+
+def test_every_mistake_is_listed(tmp_path: Path) -> None:
+    text = GOOD.replace("draws", "drawz").replace("[study]\ntitle", "[study]\ntitel")
+    with pytest.raises(StudyError) as caught:
+        load(tmp_path, text)
+    assert len(caught.value.failures) == 2
+
+
+def test_an_absent_study_file(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"there is no study file nowhere\.toml"):
+        load_study(tmp_path / "nowhere.toml")
