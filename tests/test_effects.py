@@ -30,7 +30,21 @@ def test_summary_of_known_draws() -> None:
 def test_table_has_the_columns_of_school_effects_csv() -> None:
     table = effects({"theta": np.zeros((4, 3)), "u": np.ones((4, 3))}).table()
     assert table.columns[:13].tolist() == (
-        "school estimator context measure mean sd lower upper reliability n_pupils n_need estimate se".split()
+        [
+            "school",
+            "estimator",
+            "context",
+            "measure",
+            "mean",
+            "sd",
+            "lower",
+            "upper",
+            "reliability",
+            "n_pupils",
+            "n_need",
+            "estimate",
+            "se",
+        ]
     )
     assert table["measure"].tolist() == ["theta"] * 3 + ["u"] * 3
 

@@ -67,9 +67,9 @@ class SimulatedCohort:
     truth : DataFrame, one row a school
         `school`, `theta`, `u`, `s` (outcome points, as estimates are), `leniency`, `leniency_ehcp`, `intake_need`
         (need scale), `prior_slope` (points per scaled-score point), `la`, `n_pupils`, `n_need`, then `theta_sd`,
-        `u_sd`, `s_sd` (pupil SDs) and `prior_slope_sd` (pupil SDs per SD of prior attainment). ``theta = u + s`` is what the
-        school adds for a pupil with need above the national threshold at transfer, against the average school, at
-        prior attainment ``attrs["reference_prior"]``; `u` is at the same prior attainment.
+        `u_sd`, `s_sd` (pupil SDs) and `prior_slope_sd` (pupil SDs per SD of prior attainment). ``theta = u + s`` is
+        what the school adds for a pupil with need above the national threshold at transfer, against the average
+        school, at prior attainment ``attrs["reference_prior"]``; `u` is at the same prior attainment.
     feeders : DataFrame, one row a feeder
         `feeder`, `la`, `leniency`, `leniency_ehcp`, `local_need` (need scale), `n_pupils`.
     las : DataFrame, one row an authority
