@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from send_va.effects import MEASURES, SchoolEffects, school_effects
+from send_va.effects import MEASURES, SchoolEffects
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray, cross_products
 from send_va.multilevel.elimination import Level
 from send_va.multilevel.gaussian import GaussianFit, fit_gaussian
-from send_va.multilevel.prediction import effect_covariances
 from send_va.publish.figure_style import save_svg_png
 from send_va.publish.figures import caterpillar
-from send_va.value_added.contexts import SplineColumn
+from send_va.value_added.contexts import INTERCEPT, SplineColumn
+from send_va.value_added.design import NEED, PRIOR_SLOPE
 from send_va.value_added.fixed_effects import fit_fixed_effects
-from send_va.value_added.given_slopes import PriorSlopes, adjust_outcome, draw_effects_with_slopes
+from send_va.value_added.given_slopes import PriorSlopes, adjust_outcome
 from send_va.value_added.instrumented import instrumented_slope
 from send_va.value_added.measurement_error import (
     correct_cross_products,
@@ -32,18 +32,15 @@ from send_va.value_added.measurement_error import (
     error_sums,
     prior_reliability,
 )
+from send_va.value_added.readout import CONTRASTS, read_effects
 from send_va.value_added.strata import StratifiedSolution, combine, fit_strata
-from send_va.value_added.within_school import within_school
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "analyses" / "results"
 SEED, DRAWS = 20250101, 2000
 UNIT = "grade-6 mathematics points"
-MATHS, LANGUAGE, SLOPE = "math_lag1", "lang_lag1", "prior_slope"
-RANDOM = ("Intercept", "sped", SLOPE)  # what differs between schools
-CONTRASTS = {
-    name: np.array(c) for name, c in {"theta": (1.0, 1.0, 0.0), "u": (1.0, 0.0, 0.0), "gap": (0.0, 1.0, 0.0)}.items()
-}
+MATHS, LANGUAGE, SLOPE = "math_lag1", "lang_lag1", PRIOR_SLOPE
+RANDOM = (INTERCEPT, NEED, SLOPE)  # what differs between schools; need is `sped`
 
 
 @dataclass(frozen=True)
@@ -120,13 +117,12 @@ def naive(records: Records, scores: tuple[str, ...], rng: np.random.Generator) -
     x = fixed_of(columns)
     fit = fit_strata([part.select(columns) for part in records.strata], [LEVEL], x, len(columns) - 1)
     at = [int(np.flatnonzero(x == columns.index(score))[0]) for score in scores]
-    known = PriorSlopes((), np.zeros(0), np.zeros((0, 0)))
     return Version(
         "labelled",
         dict(zip(scores, fit.solution.beta[at].tolist(), strict=True)),
         dict(zip(scores, np.sqrt(np.diag(fit.solution.beta_cov)[at]).tolist(), strict=True)),
         fit,
-        effects_of(records, fit, known, rng, estimator="labelled", context=context_name(scores)),
+        effects_of(records, fit, None, rng, estimator="labelled", context=context_name(scores)),
     )
 
 
@@ -181,55 +177,23 @@ def context_name(scores: tuple[str, ...]) -> str:
 def effects_of(
     records: Records,
     fit: StratifiedSolution,
-    slopes: PriorSlopes,
+    slopes: PriorSlopes | None,
     rng: np.random.Generator,
     *,
     estimator: str,
     context: str,
 ) -> SchoolEffects:
-    """Draws, conditional means and unshrunken estimates of theta, u and gap."""
-    solution = fit.solution
-    drawn = draw_effects_with_slopes(solution, fit.products, slopes, DRAWS, rng)
-    direction = np.zeros(len(fit.products.columns))
-    direction[solution.x], direction[solution.y] = -solution.beta, 1.0
     counts = np.column_stack([part.counts for part in records.strata]).astype(np.int64)
-    own = within_school(
-        fit.products.products,
-        direction,
-        intercept=0,
-        need=1,
-        slope=RANDOM.index(SLOPE),
-        slope_variance=float(solution.covariances[0][2, 2]),
-        scale=solution.scale,
-        n_without=counts[:, 0],
-        n_with=counts[:, 1],
-    )
-    spread = effect_covariances(solution, fixed=True)[0]
-    known: dict[str, dict[str, FloatArray]] = {}
-    for measure, c in CONTRASTS.items():
-        values, between = drawn @ c, float(c @ solution.covariances[0] @ c)
-        known[measure] = {
-            "mean": solution.modes[0] @ c,
-            "sd": values.std(axis=0, ddof=1),
-            "reliability": np.clip(1.0 - np.einsum("gab,a,b->g", spread, c, c) / between, 0.0, 1.0),
-            "estimate": own.estimate[measure],
-            "se": own.se[measure],
-        }
-    return school_effects(
-        records.schools,
-        {measure: drawn @ c for measure, c in CONTRASTS.items()},
-        known,
-        n_pupils=counts.sum(axis=1),
-        n_need=counts[:, 1],
-        flag=["" for _ in records.schools],
-        attrs={"estimator": estimator, "context": context, "seed": SEED, "unit": UNIT},
-    )
+    attrs = {"estimator": estimator, "context": context, "seed": SEED, "unit": UNIT}
+    flags = ["" for _ in records.schools]
+    return read_effects(fit, records.schools, counts, flags, draws=DRAWS, rng=rng, attrs=attrs, slopes=slopes)
 
 
 def spread_of(version: Version, outcome_sd: float) -> dict[str, float]:
     """SDs between schools of theta, u, gap and the slope (per SD of prior), and residual SDs, in pupil SDs."""
     cov = version.fit.solution.covariances[0]
-    found = {f"sd_{name}": float(np.sqrt(c @ cov @ c)) / outcome_sd for name, c in CONTRASTS.items()}
+    contrasts = {name: np.array(weights) for name, weights in CONTRASTS.items()}
+    found = {f"sd_{name}": float(np.sqrt(c @ cov @ c)) / outcome_sd for name, c in contrasts.items()}
     residual = np.sqrt(version.fit.residual_variance) / outcome_sd
     found["sd_prior_slope"] = float(np.sqrt(cov[2, 2])) / outcome_sd
     return found | {"residual_sd_without_sped": float(residual[0]), "residual_sd_with_sped": float(residual[1])}

@@ -121,7 +121,7 @@ def scalars(calibration: pd.DataFrame, table: pd.DataFrame) -> dict[str, object]
         "schools": SCHOOLS,
         "draws": DRAWS,
         "context": CONTEXT,
-        "pupils": int(base["pupils"]),
+        "pupils": int(table["pupils"].iloc[0]),
         "n_targets": len(calibration),
         "n_targets_met": int(calibration["within"].sum()),
         "targets_missed": calibration.loc[~calibration["within"], "quantity"].to_list(),
@@ -175,10 +175,11 @@ def report(calibration: pd.DataFrame, table: pd.DataFrame, found: dict[str, obje
         f"{base['gap_sd']:.2f} ({base['true_need_gap_sd']:.2f} with need itself), so effects are shrunken too far and "
         "intervals are too short. It happens with delta = 0 too; the model knows nothing of it."
     )
+    magnet_bias = table.loc[table["scenario"] == "magnets", "magnet_bias"].mean()
     print(
         f"A school one SD more lenient is shown {base['leniency_bias']:+.3f} pupil SDs (SE "
         f"{base['leniency_bias_se']:.3f}) from where it is; one whose intake has one SD more unseen need, in the "
-        f"scenario magnets, {table.set_index('scenario').loc['magnets', 'magnet_bias']:+.3f}."
+        f"scenario magnets, {magnet_bias:+.3f}."
     )
 
 

@@ -278,6 +278,7 @@ def _fit_context(
             draws=options.draws,
             residual_by_need=options.residual_by_need,
             prior_slope=options.prior_slope,
+            correct_error=study.prior.correct_error,
             attrs={
                 "seed": study.study.seed,
                 "engine": "reml",

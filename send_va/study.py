@@ -71,10 +71,13 @@ class PriorSection:
     baseline : str
         What the prior scores are. ``KS2`` is refused for Year 11 cohorts of 2024/25 and 2025/26, whose tests were
         cancelled.
+    correct_error : bool
+        Take out the known error of the scores (``prior_sem`` under ``[roles]``); needs ``knots = 0``, a line.
     """
 
     knots: int = 5
     baseline: str = "KS2"
+    correct_error: bool = False
 
 
 @dataclass(frozen=True)
@@ -268,6 +271,12 @@ def _out_of_range(sections: Mapping[str, Any]) -> list[Failure]:
         (va.draws >= 100, "value_added.draws", "must be at least 100", va.draws),
         (0.5 <= va.coverage < 1.0, "value_added.coverage", "must be at least 0.5 and below 1", va.coverage),
         (prior.knots >= 0, "prior.knots", "must be 0 or more", prior.knots),
+        (
+            prior.knots == 0 or not prior.correct_error,
+            "prior.knots",
+            "must be 0 where correct_error is true: a spline of a score with error cannot be corrected",
+            prior.knots,
+        ),
         (publication.minimum_need >= 1, "publication.minimum_need", "must be 1 or more", publication.minimum_need),
         (
             0 <= publication.minimum_reliability <= 1,

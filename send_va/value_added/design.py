@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from send_va.errors import InputError
+from send_va.errors import Failure, InputError
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray, cross_products
 from send_va.multilevel.threads import one_blas_thread
 from send_va.value_added.contexts import INTERCEPT, OUTCOME, CategoryColumn, ContextColumns, SplineColumn, mean_name
+from send_va.value_added.measurement_error import error_sums
 
 if TYPE_CHECKING:
     from send_va.records.profile import CohortProfile, PriorSummary
@@ -49,6 +50,9 @@ class LabelledProducts:
         SD of the first prior score, by which the school slope is scaled.
     outcome_sd : float
         Pupil SD of the outcome, in its units.
+    error_sums : tuple of dict
+        For each status, the summed error variance of each prior score by school (squared score units); empty where the
+        records hold no standard errors of measurement.
     """
 
     strata: tuple[CrossProducts, ...]
@@ -61,6 +65,7 @@ class LabelledProducts:
     prior_reference: float
     prior_sd: float
     outcome_sd: float
+    error_sums: tuple[dict[str, FloatArray], ...] = ()
 
 
 def context_columns(
@@ -124,11 +129,14 @@ def labelled_products(
         No pupil with need, or none without, has a complete record.
     """
     coder = _RowCoder.of(cohort, profile, context)
+    _require_complete_errors(cohort, profile)
+    errors = _ErrorSums.zero(cohort, 3 * len(profile.schools.schools))
     total: CrossProducts | None = None
     center: FloatArray | None = None
     done = 0
-    for batch in cohort.batches(coder.wanted):
+    for batch in cohort.batches([*coder.wanted, *cohort.roles.prior_sem]):
         rows, codes = coder.rows(batch)
+        errors.add(batch, codes)
         if center is None:
             center = rows.mean(axis=0)
             center[[coder.columns.index(name) for name in (INTERCEPT, NEED, EHCP, PRIOR_SLOPE)]] = 0.0
@@ -139,7 +147,45 @@ def labelled_products(
             progress(done)
     if total is None:
         raise InputError("no pupil has a complete record", "send-va check lists what is missing, column by column.")
-    return _assembled(total, coder, profile, context, done)
+    return replace(_assembled(total, coder, profile, context, done), error_sums=errors.by_status())
+
+
+def _require_complete_errors(cohort: Cohort, profile: CohortProfile) -> None:
+    for name in cohort.roles.prior_sem:
+        missing = profile.n_complete - profile.prior_sem[name].n
+        if missing:
+            raise InputError(
+                Failure(
+                    rule="every record that enters has a standard error of measurement",
+                    column=name,
+                    count=missing,
+                    remedy="Fill it in from the test's table of conditional standard errors, or leave prior_sem out.",
+                )
+            )
+
+
+@dataclass(frozen=True)
+class _ErrorSums:
+    """Sums of squared standard errors of measurement by status and school, one array a prior score."""
+
+    columns: dict[str, str]
+    sums: dict[str, FloatArray]
+
+    @classmethod
+    def zero(cls, cohort: Cohort, groups: int) -> _ErrorSums:
+        columns = dict(zip(cohort.roles.prior, cohort.roles.prior_sem, strict=bool(cohort.roles.prior_sem)))
+        return cls(columns, {score: np.zeros(groups) for score in columns})
+
+    def add(self, batch: pa.RecordBatch, codes: NDArray[np.int64]) -> None:
+        for score, column in self.columns.items():
+            sem = np.asarray(batch.column(column).to_numpy(zero_copy_only=False), dtype=np.float64)
+            self.sums[score] += error_sums(sem, codes, len(self.sums[score]))
+
+    def by_status(self) -> tuple[dict[str, FloatArray], ...]:
+        if not self.columns:
+            return ()
+        split = {score: sums.reshape(3, -1) for score, sums in self.sums.items()}
+        return tuple({score: sums[k] for score, sums in split.items()} for k in range(3))
 
 
 @dataclass(frozen=True)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from send_va.effects import SchoolEffects, school_effects
-from send_va.errors import BoundaryWarning
-from send_va.multilevel.crossproducts import FloatArray
+from send_va.effects import SchoolEffects
+from send_va.errors import BoundaryWarning, InputError
+from send_va.multilevel.crossproducts import CrossProducts, FloatArray
 from send_va.multilevel.elimination import Level
 from send_va.multilevel.formula import check_full_rank
 from send_va.multilevel.gaussian import uncentred, variance_table
-from send_va.multilevel.prediction import draw_effects, effect_covariances
 from send_va.multilevel.threads import one_blas_thread
-from send_va.value_added.contexts import INTERCEPT, OUTCOME, Context
+from send_va.value_added.contexts import INTERCEPT, OUTCOME, Context, mean_name
 from send_va.value_added.design import NEED, PRIOR_SLOPE, STRATA, LabelledProducts
+from send_va.value_added.given_slopes import PriorSlopes, adjust_outcome
+from send_va.value_added.measurement_error import correct_cross_products, corrected_slopes
+from send_va.value_added.readout import read_effects
 from send_va.value_added.strata import StratifiedSolution, combine, fit_strata
-from send_va.value_added.within_school import WithinSchool, within_school
-
-CONTRASTS = {"theta": (1.0, 1.0, 0.0), "u": (1.0, 0.0, 0.0), "gap": (0.0, 1.0, 0.0)}
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,24 @@ class LabelledFit:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """Columns of one context: fixed effects, random effects, and everything the cross-products hold."""
+
+    fixed: tuple[str, ...]
+    random: tuple[str, ...]
+    held: tuple[str, ...]
+
+    @classmethod
+    def of(cls, data: LabelledProducts, context: Context, prior_slope: bool) -> _Columns:
+        fixed = (INTERCEPT, *data.need_columns, *data.context.fixed(context))
+        random = (INTERCEPT, NEED, PRIOR_SLOPE) if prior_slope else (INTERCEPT, NEED)
+        return cls(fixed, random, (*fixed, *(name for name in random if name not in fixed), OUTCOME))
+
+    def x(self, without: Sequence[str] = ()) -> np.ndarray[Any, np.dtype[np.intp]]:
+        return np.array([self.held.index(name) for name in self.fixed if name not in without], dtype=np.intp)
+
+
 @one_blas_thread
 def fit_labelled(
     data: LabelledProducts,
@@ -57,6 +75,7 @@ def fit_labelled(
     draws: int = 1000,
     residual_by_need: bool = True,
     prior_slope: bool = True,
+    correct_error: bool = False,
     attrs: dict[str, Any] | None = None,
 ) -> LabelledFit:
     """Estimate value-added for pupils with recorded SEN, by school.
@@ -77,6 +96,9 @@ def fit_labelled(
         One residual variance for each status; otherwise one for all.
     prior_slope : bool
         Let schools differ in their slope on prior attainment. Left out, such differences leak into `gap`.
+    correct_error : bool
+        Take the known standard errors of measurement of the prior scores into account. Prior attainment then enters as
+        a line: a spline of a score with error cannot be corrected so.
     attrs : dict, optional
         Added to the attributes of the effects.
 
@@ -88,6 +110,8 @@ def fit_labelled(
     ------
     CollinearityError
         A covariate is constant or a combination of others; they are named.
+    InputError
+        `correct_error` without standard errors, or with so much error that no true variation would be left.
 
     Warns
     -----
@@ -99,31 +123,103 @@ def fit_labelled(
     Raudenbush & Willms (1995), doi:10.3102/10769986020004307 (type A and type B effects: contexts without and with
     composition).
     """
-    fixed = (INTERCEPT, *data.need_columns, *data.context.fixed(context))
-    random = (INTERCEPT, NEED, PRIOR_SLOPE) if prior_slope else (INTERCEPT, NEED)
-    columns = (*fixed, *(name for name in random if name not in fixed), OUTCOME)
-    strata = [part.select(columns) for part in data.strata]
-    x = np.arange(len(fixed))
-    pooled = combine(strata, np.ones(3))
-    check_full_rank(pooled.total[np.ix_(x, x)], fixed)
-    level = Level(pooled.index(random))
-    outcome = columns.index(OUTCOME)
-    fit = fit_strata(strata if residual_by_need else [pooled], [level], x, outcome)
-    notes = _notes(fit)
-    table = pd.concat(
-        [
-            variance_table(fit.solution, {"school": random}).iloc[:-1],
-            _residual_rows(fit.residual_variance, residual_by_need),
-        ],
-        ignore_index=True,
-    )
+    columns = _Columns.of(data, context, prior_slope)
+    strata = [part.select(columns.held) for part in data.strata]
+    x = columns.x()
+    check_full_rank(combine(strata, np.ones(3)).total[np.ix_(x, x)], columns.fixed)
+    fit = _fit(strata, columns, x, residual_by_need)
+    slopes = None
+    if correct_error:
+        slopes = _true_slopes(data, columns, strata, fit)
+        adjusted = _adjusted(data, columns, strata, slopes)
+        fit = _fit(adjusted, columns, columns.x(without=slopes.names), residual_by_need)
     return LabelledFit(
-        effects=_effects(data, fit, columns, context, rng, draws, attrs or {}),
-        coefficients=_marked(_coefficient_table(fit, fixed), context),
-        variance_components=_marked(table, context),
+        effects=read_effects(
+            fit,
+            data.schools,
+            data.counts,
+            data.flags,
+            draws=draws,
+            rng=rng,
+            slopes=slopes,
+            attrs=(attrs or {}) | _attributes(data, fit, context, draws, correct_error),
+        ),
+        coefficients=_marked(_coefficient_table(fit, columns, slopes), context),
+        variance_components=_marked(_variance_rows(fit, columns, residual_by_need), context),
         converged=fit.solution.convergence.converged and fit.settled,
-        notes=notes,
+        notes=_notes(fit),
     )
+
+
+def _fit(strata: Sequence[CrossProducts], columns: _Columns, x: Any, residual_by_need: bool) -> StratifiedSolution:
+    level = Level(strata[0].index(columns.random))
+    parts = strata if residual_by_need else [combine(strata, np.ones(len(strata)))]
+    return fit_strata(parts, [level], x, columns.held.index(OUTCOME))
+
+
+def _aliases(data: LabelledProducts, columns: _Columns) -> dict[str, tuple[str, float]]:
+    """Columns that carry the error of a score: schools' slopes run on the first one, in SDs."""
+    first = data.context.splines[0].column
+    return {PRIOR_SLOPE: (first, 1.0 / data.prior_sd)} if PRIOR_SLOPE in columns.random else {}
+
+
+def _school_means(data: LabelledProducts) -> tuple[str, ...]:
+    """School means count as free of error: it averages out over a year group."""
+    return tuple(mean_name(name) for name in data.context.composition)
+
+
+def _true_slopes(
+    data: LabelledProducts, columns: _Columns, strata: Sequence[CrossProducts], start: StratifiedSolution
+) -> PriorSlopes:
+    if not data.error_sums:
+        raise InputError(
+            "the prior scores have no standard errors of measurement, so their error cannot be taken out",
+            "Name them as prior_sem under [roles], or set correct_error = false under [prior].",
+        )
+    precision = np.ones(len(strata))
+    if len(start.residual_variance) == len(strata):
+        precision = start.residual_variance.mean() / start.residual_variance
+    summed = {
+        name: np.asarray(sum(weight * part[name] for weight, part in zip(precision, data.error_sums, strict=True)))
+        for name in data.error_sums[0]
+    }
+    return corrected_slopes(
+        combine(strata, precision),
+        summed,
+        [Level(strata[0].index(columns.random))],
+        columns.x(),
+        columns.held.index(OUTCOME),
+        aliases=_aliases(data, columns),
+        error_free=_school_means(data),
+    )
+
+
+def _adjusted(
+    data: LabelledProducts, columns: _Columns, strata: Sequence[CrossProducts], slopes: PriorSlopes
+) -> list[CrossProducts]:
+    aliases, means = _aliases(data, columns), _school_means(data)
+    corrected = [
+        correct_cross_products(part, errors, aliases=aliases, error_free=means) if part.counts.any() else part
+        for part, errors in zip(strata, data.error_sums, strict=True)
+    ]
+    return [
+        adjust_outcome(part, OUTCOME, slopes, errors) for part, errors in zip(corrected, data.error_sums, strict=True)
+    ]
+
+
+def _attributes(
+    data: LabelledProducts, fit: StratifiedSolution, context: Context, draws: int, correct_error: bool
+) -> dict[str, Any]:
+    return {
+        "estimator": "labelled",
+        "context": context,
+        "draws": draws,
+        "outcome_sd": data.outcome_sd,
+        "prior_reference": data.prior_reference,
+        "n_left_out": data.n_left_out,
+        "llf": fit.solution.llf,
+        "measurement_error": "corrected" if correct_error else "not corrected",
+    }
 
 
 def _marked(table: pd.DataFrame, context: str) -> pd.DataFrame:
@@ -132,9 +228,19 @@ def _marked(table: pd.DataFrame, context: str) -> pd.DataFrame:
     return table
 
 
-def _coefficient_table(fit: StratifiedSolution, fixed: tuple[str, ...]) -> pd.DataFrame:
-    beta, cov = uncentred(fit.solution, fit.products, fixed)
-    return pd.DataFrame({"term": fixed, "estimate": beta, "se": np.sqrt(np.diag(cov))})
+def _coefficient_table(fit: StratifiedSolution, columns: _Columns, slopes: PriorSlopes | None) -> pd.DataFrame:
+    names = tuple(name for name in columns.fixed if slopes is None or name not in slopes.names)
+    beta, cov = uncentred(fit.solution, fit.products, names)
+    table = pd.DataFrame({"term": names, "estimate": beta, "se": np.sqrt(np.diag(cov))})
+    if slopes is None:
+        return table
+    given = pd.DataFrame({"term": slopes.names, "estimate": slopes.estimate, "se": np.sqrt(np.diag(slopes.cov))})
+    return pd.concat([table, given], ignore_index=True)
+
+
+def _variance_rows(fit: StratifiedSolution, columns: _Columns, by_need: bool) -> pd.DataFrame:
+    between = variance_table(fit.solution, {"school": columns.random}).iloc[:-1]
+    return pd.concat([between, _residual_rows(fit.residual_variance, by_need)], ignore_index=True)
 
 
 def _residual_rows(variance: FloatArray, by_need: bool) -> pd.DataFrame:
@@ -151,75 +257,9 @@ def _notes(fit: StratifiedSolution) -> tuple[str, ...]:
             "a variance between schools is estimated at zero, or two effects as perfectly correlated: the records show "
             "no school differences beyond chance in that direction, and effects in it are shrunken to the average"
         )
-        warnings.warn(notes[-1], BoundaryWarning, stacklevel=3)
+        warnings.warn(notes[-1], BoundaryWarning, stacklevel=4)
     if not fit.settled:
         notes.append(f"residual variances by status still moved after {fit.passes} passes")
     if not fit.solution.convergence.converged:
         notes.append(f"REML did not converge: {fit.solution.convergence.message}")
     return tuple(notes)
-
-
-def _effects(
-    data: LabelledProducts,
-    fit: StratifiedSolution,
-    columns: tuple[str, ...],
-    context: Context,
-    rng: np.random.Generator,
-    draws: int,
-    attrs: dict[str, Any],
-) -> SchoolEffects:
-    solution = fit.solution
-    drawn = draw_effects(solution, draws, rng)  # (draws, schools, q)
-    q = drawn.shape[2]
-    spread = effect_covariances(solution, fixed=True)[0]
-    own = _own_estimates(data, fit, columns)
-    known: dict[str, dict[str, FloatArray]] = {}
-    by_measure: dict[str, FloatArray] = {}
-    for measure, weights in CONTRASTS.items():
-        c = np.array(weights[:q])
-        variance = np.einsum("gab,a,b->g", spread, c, c)
-        between = float(c @ solution.covariances[0] @ c)
-        by_measure[measure] = drawn @ c
-        known[measure] = {
-            "mean": solution.modes[0] @ c,
-            "sd": np.sqrt(variance),
-            "reliability": np.clip(1.0 - variance / between, 0.0, 1.0) if between > 0 else np.zeros(len(variance)),
-            "estimate": own.estimate[measure],
-            "se": own.se[measure],
-        }
-    return school_effects(
-        data.schools,
-        by_measure,
-        known,
-        n_pupils=data.counts.sum(axis=1),
-        n_need=data.counts[:, 1:].sum(axis=1),
-        flag=data.flags,
-        attrs=attrs
-        | {
-            "estimator": "labelled",
-            "context": context,
-            "draws": draws,
-            "outcome_sd": data.outcome_sd,
-            "prior_reference": data.prior_reference,
-            "n_left_out": data.n_left_out,
-            "llf": solution.llf,
-        },
-    )
-
-
-def _own_estimates(data: LabelledProducts, fit: StratifiedSolution, columns: tuple[str, ...]) -> WithinSchool:
-    solution = fit.solution
-    direction = np.zeros(len(columns))
-    direction[solution.x], direction[solution.y] = -solution.beta, 1.0
-    has_slope = PRIOR_SLOPE in columns
-    return within_school(
-        fit.products.products,
-        direction,
-        intercept=columns.index(INTERCEPT),
-        need=columns.index(NEED),
-        slope=columns.index(PRIOR_SLOPE) if has_slope else None,
-        slope_variance=float(solution.covariances[0][2, 2]) if has_slope else 0.0,
-        scale=solution.scale,
-        n_without=data.counts[:, 0],
-        n_with=data.counts[:, 1:].sum(axis=1),
-    )

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from send_va.errors import CollinearityError, InputError
+from send_va.errors import CollinearityError, InputError, NotSupportedError
 from send_va.multilevel import fit_gaussian
 from send_va.records.reader import Cohort
 from send_va.records.simulator import simulate
@@ -187,3 +187,38 @@ def test_a_spline_is_fixed_by_its_knots() -> None:
     basis = np.column_stack([np.ones(41), together])
     residual = scores - basis @ np.linalg.lstsq(basis, scores, rcond=None)[0]
     assert np.abs(residual).max() < 1e-9
+
+
+def test_known_error_of_the_prior_score_is_taken_out() -> None:
+    """Error of known size is added to a score: corrected, its slope is that of the clean score, within 3 SE."""
+    pupils = simulate(np.random.default_rng(5), schools=150).pupils
+    rng = np.random.default_rng(6)
+    sem = rng.uniform(2.0, 5.0, len(pupils))
+    noisy = pupils.assign(prior=pupils["prior"] + sem * rng.standard_normal(len(pupils)), sem=sem)
+    roles = ROLES | {"prior_sem": ["sem"]}
+
+    def slope(data: LabelledProducts, **options: bool) -> pd.Series:
+        fit = fit_labelled(data, "cva", rng=np.random.default_rng(1), draws=100, **options)
+        return fit.coefficients.set_index("term").loc["prior"]
+
+    clean = slope(products_of(pupils, knots=0))
+    error_prone = products_of(noisy, knots=0, roles=roles)
+    naive, corrected = slope(error_prone), slope(error_prone, correct_error=True)
+    assert naive["estimate"] < clean["estimate"] - 10 * clean["se"]
+    assert abs(corrected["estimate"] - clean["estimate"]) < 3 * corrected["se"]
+    assert corrected["se"] > clean["se"]
+
+
+def test_error_that_cannot_be_taken_out_is_refused(pupils: pd.DataFrame, products: LabelledProducts) -> None:
+    with pytest.raises(InputError, match="prior_sem"):
+        fit_labelled(products, "prior", rng=np.random.default_rng(1), correct_error=True)
+    with_errors = ROLES | {"prior_sem": ["sem"]}
+    with pytest.raises(NotSupportedError, match="spline"):
+        data = products_of(pupils.assign(sem=1.0), roles=with_errors)
+        fit_labelled(data, "prior", rng=np.random.default_rng(1), correct_error=True)
+    with pytest.raises(InputError, match="sem: every record .* 2 rows fail"):
+        sem = np.where(np.arange(len(pupils)) < 2, np.nan, 1.0)
+        products_of(pupils.assign(sem=sem), knots=0, roles=with_errors)
+    with pytest.raises(InputError, match="reliab"):
+        data = products_of(pupils.assign(sem=30.0), knots=0, roles=with_errors)
+        fit_labelled(data, "prior", rng=np.random.default_rng(1), correct_error=True)

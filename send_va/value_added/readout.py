@@ -1,0 +1,104 @@
+"""From a fitted model to SchoolEffects: draws, conditional means and unshrunken estimates of theta, u and gap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from send_va.effects import SchoolEffects, school_effects
+from send_va.multilevel.crossproducts import FloatArray
+from send_va.multilevel.prediction import draw_effects, effect_covariances
+from send_va.value_added.contexts import INTERCEPT
+from send_va.value_added.design import NEED, PRIOR_SLOPE
+from send_va.value_added.given_slopes import PriorSlopes, draw_effects_with_slopes
+from send_va.value_added.strata import StratifiedSolution
+from send_va.value_added.within_school import WithinSchool, within_school
+
+CONTRASTS = {"theta": (1.0, 1.0, 0.0), "u": (1.0, 0.0, 0.0), "gap": (0.0, 1.0, 0.0)}
+
+
+def read_effects(
+    fit: StratifiedSolution,
+    schools: Sequence[str],
+    counts: NDArray[np.integer],
+    flags: Sequence[str],
+    *,
+    draws: int,
+    rng: np.random.Generator,
+    attrs: Mapping[str, Any],
+    slopes: PriorSlopes | None = None,
+) -> SchoolEffects:
+    """Draw the effects of the innermost groups and state them as theta, u and gap.
+
+    Parameters
+    ----------
+    fit : StratifiedSolution
+        Random effects in the order intercept, need and, where schools differ in it, slope on prior attainment.
+    schools : sequence of str
+    counts : integer array, shape (schools, strata)
+        Pupils by SEN status; the first column is without need.
+    flags : sequence of str
+    draws : int
+    rng : numpy.random.Generator
+    attrs : mapping
+        Must name ``estimator`` and ``context``.
+    slopes : PriorSlopes, optional
+        Slopes on true prior attainment that the outcome was adjusted by; their uncertainty is drawn with the rest.
+
+    Returns
+    -------
+    SchoolEffects
+        ``mean`` is the conditional mean, ``sd`` the prediction error given the variance parameters.
+    """
+    solution = fit.solution
+    if slopes is None:
+        drawn = draw_effects(solution, draws, rng)
+    else:
+        drawn = draw_effects_with_slopes(solution, fit.products, slopes, draws, rng)
+    q = drawn.shape[2]
+    spread = effect_covariances(solution, fixed=True)[0]
+    own = _own_estimates(fit, counts)
+    known: dict[str, dict[str, FloatArray]] = {}
+    by_measure: dict[str, FloatArray] = {}
+    for measure, weights in CONTRASTS.items():
+        c = np.array(weights[:q])
+        by_measure[measure] = drawn @ c
+        variance = np.einsum("gab,a,b->g", spread, c, c)
+        between = float(c @ solution.covariances[0] @ c)
+        known[measure] = {
+            "mean": solution.modes[0] @ c,
+            "sd": np.sqrt(variance) if slopes is None else by_measure[measure].std(axis=0, ddof=1),
+            "reliability": np.clip(1.0 - variance / between, 0.0, 1.0) if between > 0 else np.zeros(len(variance)),
+            "estimate": own.estimate[measure],
+            "se": own.se[measure],
+        }
+    return school_effects(
+        schools,
+        by_measure,
+        known,
+        n_pupils=counts.sum(axis=1),
+        n_need=counts[:, 1:].sum(axis=1),
+        flag=flags,
+        attrs=attrs,
+    )
+
+
+def _own_estimates(fit: StratifiedSolution, counts: NDArray[np.integer]) -> WithinSchool:
+    solution, columns = fit.solution, fit.products.columns
+    direction = np.zeros(len(columns))
+    direction[solution.x], direction[solution.y] = -solution.beta, 1.0
+    has_slope = len(solution.covariances[0]) == 3
+    return within_school(
+        fit.products.products,
+        direction,
+        intercept=columns.index(INTERCEPT),
+        need=columns.index(NEED),
+        slope=columns.index(PRIOR_SLOPE) if has_slope else None,
+        slope_variance=float(solution.covariances[0][2, 2]) if has_slope else 0.0,
+        scale=solution.scale,
+        n_without=counts[:, 0],
+        n_with=counts[:, 1:].sum(axis=1),
+    )
