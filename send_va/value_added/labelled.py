@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from send_va.effects import SchoolEffects
-from send_va.errors import BoundaryWarning, InputError
+from send_va.errors import BoundaryWarning, InputError, NotSupportedError
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray
 from send_va.multilevel.elimination import Level
 from send_va.multilevel.formula import check_full_rank
@@ -112,6 +112,8 @@ def fit_labelled(
         A covariate is constant or a combination of others; they are named.
     InputError
         `correct_error` without standard errors, or with so much error that no true variation would be left.
+    NotSupportedError
+        `correct_error` with prior attainment as a spline.
 
     Warns
     -----
@@ -175,6 +177,12 @@ def _true_slopes(
         raise InputError(
             "the prior scores have no standard errors of measurement, so their error cannot be taken out",
             "Name them as prior_sem under [roles], or set correct_error = false under [prior].",
+        )
+    curved = [spline.column for spline in data.context.splines if spline.names != (spline.column,)]
+    if curved:
+        raise NotSupportedError(
+            f"{', '.join(curved)} enters as a spline, and known error can be taken out of a line only: "
+            "use 0 knots, or set correct_error = false."
         )
     precision = np.ones(len(strata))
     if len(start.residual_variance) == len(strata):
