@@ -124,10 +124,10 @@ def _print_table(table: object) -> None:
     for row in table.to_dict("records"):
         name = f"{row['column']}: " if row["column"] else ""
         typer.echo(f"{str(row['level']).upper()} {name}{row['rule']}")
-        for key in ("rows", "examples", "values", "remedy"):
-            value = row.get(key)
-            if value is not None and str(value) not in ("", "()", "[]"):
-                typer.echo(f"    {key}: {value if isinstance(value, str | int) else ', '.join(map(str, value))}")
+        typer.echo(f"    {row['unit']}s: {row['rows']:,}")
+        for key in ("examples", "values", "remedy"):
+            if row[key]:
+                typer.echo(f"    {key}: {row[key]}")
 
 
 def main() -> None:

@@ -31,6 +31,8 @@ class Failure:
         What the user can do.
     level : str
         ``"error"`` stops a run, ``"warning"`` is reported and the run goes on.
+    unit : str
+        What is counted: ``"row"``, or ``"school"`` where a rule is about schools.
     """
 
     rule: str
@@ -40,11 +42,28 @@ class Failure:
     values: tuple[str, ...] = ()
     remedy: str = ""
     level: str = "error"
+    unit: str = "row"
+
+    @classmethod
+    def of_rows(
+        cls, rule: str, column: str, positions: Sequence[int], *, values: Sequence[object] = (), remedy: str = ""
+    ) -> Failure:
+        """State a rule that some rows break.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            Positions of the failing rows, counted from 0; at most ten are shown, counted from 1.
+        values : sequence
+            Their values, where these may be shown.
+        """
+        rows = tuple(int(position) + 1 for position in positions[:10])
+        return cls(rule, column, len(positions), rows, tuple(str(value) for value in values[:10]), remedy)
 
     def __str__(self) -> str:
         parts = [f"{self.column}: {self.rule}" if self.column else self.rule]
         if self.count > 1 or self.rows:
-            parts.append(f"{self.count} row{'s' if self.count != 1 else ''} fail")
+            parts.append(f"{self.count} {self.unit}{'s fail' if self.count != 1 else ' fails'}")
         if self.rows:
             parts.append(f"rows {_list_some(self.rows)}")
         if self.values:

@@ -14,14 +14,13 @@ import pandas as pd
 import xarray as xr
 
 from send_va.effects import SchoolEffects
-from send_va.errors import BoundaryWarning, ConvergenceError, NotSupportedError
+from send_va.errors import BoundaryWarning, ConvergenceError, InputError, NotSupportedError
 from send_va.progress import Progress
 from send_va.publish.figures import save_figures
 from send_va.publish.manifest import describe_machine, installed_versions, manifest, write_json_atomic
 from send_va.ranking import PublicationRule, rank
 from send_va.records.check import check_cohort
 from send_va.records.reader import Cohort, open_cohort
-from send_va.records.roles import SenCodes
 from send_va.run_directory import RunDirectory, refuse_foreign
 from send_va.study import Study, load_study
 from send_va.value_added.contexts import CONTEXTS, Context
@@ -83,7 +82,7 @@ def read_cohort(study: str | Path | Study) -> Cohort:
         study.folder / study.data.file,
         study.roles,
         columns=study.columns,
-        sen=SenCodes(**study.sen),
+        sen=study.sen,
         table=study.data.table,
         outcome_range=(study.outcome.minimum, study.outcome.maximum),
         synthetic=study.study.synthetic,
@@ -139,7 +138,11 @@ def run(
         check_cohort(cohort, baseline=study.prior.baseline).raise_if_failed()
     versions = installed_versions()
     directory = RunDirectory.open(out, study.fingerprint(cohort.source.sha256, versions), resume=resume)
-    effects = _estimate(study, cohort, contexts, directory, progress)
+    try:
+        effects = _estimate(study, cohort, contexts, directory, progress)
+    except (InputError, NotSupportedError):
+        directory.discard()
+        raise
     with progress.stage("rank and write tables"):
         notes = json.loads((directory.work / "notes.json").read_text())
         converged = all(note["converged"] for note in notes.values())
@@ -182,6 +185,7 @@ def fit_value_added(
     seed: int = 1,
     draws: int = 1000,
     prior_knots: int = 5,
+    unit: str = "outcome points",
 ) -> SchoolEffects:
     """Estimate value-added for pupils with need, by school.
 
@@ -198,6 +202,8 @@ def fit_value_added(
     draws : int
     prior_knots : int
         Interior knots of the spline of each prior score; 0 for a line.
+    unit : str
+        Unit of the outcome, for labels.
 
     Returns
     -------
@@ -220,7 +226,7 @@ def fit_value_added(
     profile = cohort.profile(prior_knots)
     data = labelled_products(cohort, profile, context_columns(cohort, profile))
     rng = context_generator(seed, chosen)
-    attrs = {"seed": seed, "engine": "reml", "synthetic": int(cohort.synthetic)}
+    attrs = {"seed": seed, "engine": "reml", "unit": unit, "synthetic": int(cohort.synthetic)}
     return fit_labelled(data, chosen, rng=rng, draws=draws, attrs=attrs).effects
 
 
@@ -328,8 +334,9 @@ def draws_tree(effects: list[SchoolEffects]) -> xr.DataTree:
     )
     draws = draws.expand_dims(chain=[0], estimator=[str(effects[0].attrs["estimator"])])
     posterior = draws.transpose("chain", "draw", "estimator", "context", "school")
-    posterior.attrs = {key: value for key, value in effects[0].attrs.items() if key != "context"}
+    posterior.attrs = {key: value for key, value in effects[0].attrs.items() if key not in ("context", "llf")}
     known = effects[0].data[["n_pupils", "n_need", "flag"]]
+    known.attrs = {}
     return xr.DataTree.from_dict({"posterior": posterior, "constant_data": known})
 
 

@@ -74,6 +74,12 @@ class RunDirectory:
         partial.replace(target)
         return target
 
+    def discard(self) -> None:
+        """Leave nothing behind of a run that found its input unusable."""
+        shutil.rmtree(self.out / _UNFINISHED)
+        if not any(self.out.iterdir()):
+            self.out.rmdir()
+
     def finish(self) -> None:
         """Put the finished run in place of an earlier one."""
         old = self.out / _UNFINISHED / "replaced"

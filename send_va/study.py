@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from send_va.errors import Failure, StudyError
+from send_va.records.roles import Roles, SenCodes
 
 ESTIMATORS = ("labelled",)
 CONTEXTS = ("prior", "cva", "composition")
@@ -130,17 +131,21 @@ class Study:
 
     Attributes
     ----------
-    roles, columns, sen : mapping
-        Which column plays which part, how the file names it, what its SEN codes mean; read by ``records``.
+    roles : Roles
+        Which column plays which part.
+    sen : SenCodes
+        Which codes of SEN status mean which level of need.
+    columns : mapping
+        Canonical name to name in the file, where they differ.
     folder : Path
         Folder of the study file; never written out.
     """
 
+    roles: Roles
     study: StudySection = field(default_factory=StudySection)
     data: DataSection = field(default_factory=DataSection)
-    roles: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
-    sen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sen: SenCodes = field(default_factory=SenCodes)
     outcome: OutcomeSection = field(default_factory=OutcomeSection)
     prior: PriorSection = field(default_factory=PriorSection)
     value_added: ValueAddedSection = field(default_factory=ValueAddedSection)
@@ -207,17 +212,32 @@ def study_from(content: Mapping[str, Any], folder: Path) -> Study:
         values, bad = _section(name, kind, content.get(name, {}))
         failures += bad
         sections[name] = values
-    for name in _FREE:
-        if not isinstance(content.get(name, {}), dict):
-            failures.append(Failure("must be a table", column=name, remedy=f"Write [{name}] and its keys below it."))
+    untidy = [name for name in _FREE if not isinstance(content.get(name, {}), dict)]
+    if untidy:
+        raise StudyError(
+            Failure("must be a table", column=name, remedy=f"Write [{name}] and its keys below it.") for name in untidy
+        )
     if not failures:
         failures = _out_of_range(sections)
-    if not failures and not sections["data"].file:
+    if not sections["data"].file:
         failures.append(Failure("file is missing", column="data.file", remedy='Write file = "pupils.parquet".'))
+    free: dict[str, Any] = {}
+    for name, read in (("roles", Roles.from_mapping), ("sen", _sen_codes)):
+        try:
+            free[name] = read(content.get(name, {}))
+        except StudyError as error:
+            failures += error.failures
     if failures:
         raise StudyError(failures)
-    free: dict[str, Any] = {name: dict(content.get(name, {})) for name in _FREE}
-    return Study(**sections, **free, folder=folder)
+    return Study(**sections, **free, columns=dict(content.get("columns", {})), folder=folder)
+
+
+def _sen_codes(given: Mapping[str, Any]) -> SenCodes:
+    known = ("none", "support", "ehcp")
+    unknown = [_unknown(key, list(known), "key in [sen]") for key in given if key not in known]
+    if unknown:
+        raise StudyError(unknown)
+    return SenCodes(**given)
 
 
 def _unknown(key: str, known: list[str], what: str) -> Failure:

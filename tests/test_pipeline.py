@@ -141,6 +141,16 @@ def test_bad_records_leave_nothing_behind(cohort_folder: Path, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+def test_a_collinear_covariate_is_named_and_leaves_nothing_behind(cohort_folder: Path, tmp_path: Path) -> None:
+    pupils = pd.read_parquet(cohort_folder / "pupils.parquet").assign(poor=lambda table: 1 - table["fsm6"])
+    pupils.to_parquet(tmp_path / "pupils.parquet")
+    text = (cohort_folder / "study.toml").read_text().replace('"fsm6",', '"fsm6", "poor",')
+    (tmp_path / "study.toml").write_text(text)
+    with pytest.raises(InputError, match="poor"):
+        sv.run(tmp_path / "study.toml", tmp_path / "out", draws=100)
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_engines_and_estimators_are_refused(cohort_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(NotSupportedError, match="reml"):
         sv.run(cohort_folder / "study.toml", tmp_path / "out", engine="bayes")

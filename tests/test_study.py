@@ -13,7 +13,11 @@ title = "A study"
 [data]
 file = "pupils.parquet"
 [roles]
+pupil = "id"
 school = "URN"
+outcome = "y"
+prior = "ks2"
+sen_status = "SEN"
 [value_added]
 contexts = ["prior", "cva"]
 draws = 200
@@ -30,7 +34,8 @@ def test_values_and_defaults(tmp_path: Path) -> None:
     study = load(tmp_path, GOOD)
     assert study.value_added.contexts == ("prior", "cva")
     assert (study.value_added.draws, study.value_added.coverage, study.prior.knots) == (200, 0.95, 5)
-    assert study.roles == {"school": "URN"}
+    assert (study.roles.school, study.roles.prior) == ("URN", ("ks2",))
+    assert study.sen.support == ("K",)
     assert study.folder == tmp_path
 
 
@@ -61,7 +66,11 @@ def test_fingerprint_follows_what_decides_the_result(tmp_path: Path) -> None:
         ('file = "pupils.parquet"', "", "file is missing"),
         ("[study]", "[outcome]\nminimum = 9\nmaximum = 3\n[study]", "below outcome.maximum"),
         ("[study]", "[publication]\nminimum_need = 0\nminimum_reliability = 2.0\n[study]", "between 0 and 1"),
-        ("[roles]\nschool", "roles = 3\n[other]\nschool", "must be a table|unknown table"),
+        ('school = "URN"', 'shool = "URN"', "did you mean 'school'|Did you mean 'school'"),
+        ('outcome = "y"', "", "roles.outcome"),
+        ("[study]", '[sen]\nsuport = ["K"]\n[study]', "Did you mean support"),
+        ("[study]", '[sen]\nnone = ["K"]\n[study]', "one level"),
+        ("[study]", "columns = 3\n[study]", "must be a table"),
         ("[study]", "[study", "not a TOML file"),
     ],
 )
@@ -71,10 +80,10 @@ def test_mistakes_are_named(tmp_path: Path, old: str, new: str, message: str) ->
 
 
 def test_every_mistake_is_listed(tmp_path: Path) -> None:
-    text = GOOD.replace("draws", "drawz").replace("[study]\ntitle", "[study]\ntitel")
+    text = GOOD.replace("draws", "drawz").replace("[study]\ntitle", "[study]\ntitel").replace("school =", "shool =")
     with pytest.raises(StudyError) as caught:
         load(tmp_path, text)
-    assert len(caught.value.failures) == 2
+    assert {failure.column for failure in caught.value.failures} == {"titel", "drawz", "roles.shool", "roles.school"}
 
 
 def test_an_absent_study_file(tmp_path: Path) -> None:

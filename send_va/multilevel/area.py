@@ -199,16 +199,9 @@ def _standard_errors(name: str, data: pd.DataFrame) -> FloatArray:
     errors = pd.to_numeric(data[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     bad = np.flatnonzero(~((errors > 0) & np.isfinite(errors)))
     if len(bad):
-        raise InputError(
-            Failure(
-                rule="a standard error is a number above zero",
-                column=name,
-                count=len(bad),
-                rows=tuple(int(row) + 1 for row in bad[:10]),
-                values=tuple(str(value) for value in data[name].iloc[bad[:10]]),
-                remedy="Leave out estimates without a standard error, and say how many.",
-            )
-        )
+        rule, given = "a standard error is a number above zero", data[name].iloc[bad].tolist()
+        remedy = "Leave out estimates without a standard error, and say how many."
+        raise InputError(Failure.of_rows(rule, name, bad.tolist(), values=given, remedy=remedy))
     return errors
 
 
@@ -216,9 +209,8 @@ def _areas(name: str, data: pd.DataFrame) -> tuple[IntArray, pd.Index[str]]:
     codes, levels = pd.factorize(data[name], sort=True)
     blank = np.flatnonzero(codes < 0)
     if len(blank):
-        rows = tuple(int(row) + 1 for row in blank[:10])
         remedy = "Fill the area in, or leave these rows out and say how many."
-        raise InputError(Failure("has missing values", name, count=len(blank), rows=rows, remedy=remedy))
+        raise InputError(Failure.of_rows("has missing values", name, blank.tolist(), remedy=remedy))
     if not 1 < len(levels) < len(codes):
         found = "one area only" if len(levels) == 1 else "one unit in every area"
         remedy = "Leave `area` out: the two levels cannot be told apart."

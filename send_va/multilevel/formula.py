@@ -384,8 +384,7 @@ def _refuse_not_finite(matrix: FloatArray, names: Iterable[str]) -> None:
 
 
 def _bad_rows(name: str, rule: str, bad: NDArray[np.bool_], remedy: str) -> Failure:
-    rows = np.flatnonzero(bad)
-    return Failure(rule, name, count=len(rows), rows=tuple(int(row) + 1 for row in rows[:10]), remedy=remedy)
+    return Failure.of_rows(rule, name, np.flatnonzero(bad).tolist(), remedy=remedy)
 
 
 def _absent(name: str, columns: Iterable[str]) -> Failure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from send_va.errors import Failure, InputError, NotSupportedError
+from send_va.multilevel.formula import refuse_absent
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,12 @@ def nested_grouping(data: pd.DataFrame, groups: Mapping[str, str]) -> Grouping:
 
 def _codes(data: pd.DataFrame, name: str) -> tuple[NDArray[np.intp], pd.Index[str]]:
     columns = [part.strip() for part in name.split(":")]
+    refuse_absent(columns, data)
     for column in columns:
-        if column not in data.columns:
-            near = difflib.get_close_matches(column, map(str, data.columns), 1)
-            hint = f"Did you mean {near[0]}?" if near else f"The columns are {', '.join(map(str, data.columns))}."
-            raise InputError(Failure(rule="grouping column is missing", column=column, remedy=hint))
-        blank = np.flatnonzero(data[column].isna().to_numpy())
-        if len(blank):
-            raise InputError(
-                Failure(
-                    rule="grouping column has missing values",
-                    column=column,
-                    count=len(blank),
-                    rows=tuple(int(row) + 1 for row in blank[:10]),
-                    remedy="Give every record its group or leave the record out.",
-                )
-            )
+        blank = np.flatnonzero(data[column].isna().to_numpy()).tolist()
+        if blank:
+            remedy = "Give every record its group or leave the record out."
+            raise InputError(Failure.of_rows("grouping column has missing values", column, blank, remedy=remedy))
     if len(columns) == 1:
         codes, labels = pd.factorize(data[columns[0]], sort=True)
         return codes.astype(np.intp), pd.Index(labels.astype(str) if labels.dtype != object else labels.map(str))

@@ -17,6 +17,7 @@ from send_va.publish.figure_style import ACCENT, INK, MIDDLE, PALE
 MOST_SCHOOLS_DRAWN_SINGLY = 150
 MOST_VECTOR_MARKS = 1000
 DASHED = (0, (5, 3))
+ON_LINES = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # behind words that may stand on a line
 # Spiegelhalter (2005), doi:10.1002/sim.1970: control limits at two and three standard deviations, 95 % and 99.8 %.
 FUNNEL_Z = {"95 %": 1.959964, "99.8 %": 3.090232}
 SHARE_OF_PLACES = 0.10
@@ -114,7 +115,7 @@ def name_average(ax: Axes, average: float, n: int) -> None:
         ha="right",
         va="center",
         fontsize=7.5,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8},
+        bbox=ON_LINES,
     )
 
 
@@ -182,6 +183,7 @@ def name_schools(
             va="bottom" if up else "top",
             fontsize=7.5,
             color=ACCENT,
+            bbox=ON_LINES,
         )
 
 

@@ -66,11 +66,11 @@ class CheckReport:
         return not self.errors
 
     def table(self) -> pd.DataFrame:
-        """One row per broken rule: column, rule, level, rows (count), examples, values, remedy."""
-        columns = ["column", "rule", "level", "rows", "examples", "values", "remedy"]
+        """One row per broken rule: column, rule, level, rows (count of `unit`), unit, examples, values, remedy."""
+        columns = ["column", "rule", "level", "rows", "unit", "examples", "values", "remedy"]
         return pd.DataFrame(
             [
-                (f.column, f.rule, f.level, f.count, ", ".join(map(str, f.rows)), ", ".join(f.values), f.remedy)
+                (f.column, f.rule, f.level, f.count, f.unit, ", ".join(map(str, f.rows)), ", ".join(f.values), f.remedy)
                 for f in self.failures
             ],
             columns=columns,
@@ -220,11 +220,20 @@ def _school_failures(cohort: Cohort) -> Iterator[Failure]:
         schools = [school for school, f in zip(counted.schools, counted.flags, strict=True) if f == flag]
         if schools:
             shown = tuple(schools[:MOST_EXAMPLES])
-            yield Failure(rule, cohort.roles.school, len(schools), values=shown, remedy=remedy, level="warning")
+            yield Failure(
+                rule, cohort.roles.school, len(schools), values=shown, remedy=remedy, level="warning", unit="school"
+            )
     if counted.n_in_several_las:
         remedy = "The most frequent local authority of each school is used."
         assert cohort.roles.la is not None
-        yield Failure("is one per school", cohort.roles.la, counted.n_in_several_las, remedy=remedy, level="warning")
+        yield Failure(
+            "is one per school",
+            cohort.roles.la,
+            counted.n_in_several_las,
+            remedy=remedy,
+            level="warning",
+            unit="school",
+        )
 
 
 def _cohort_year_failures(cohort: Cohort, baseline: str) -> Iterator[Failure]:

@@ -149,16 +149,9 @@ def _need_status(data: pd.DataFrame, need: str) -> IntArray:
     values = random_design(f"0 + `{need}`", data, check_rank=False)[0]
     bad = np.flatnonzero(~np.isin(values[:, 0], (0.0, 1.0)) if values.shape[1] == 1 else np.ones(len(values)))
     if len(bad):
-        raise InputError(
-            Failure(
-                rule="need is 0 or 1",
-                column=need,
-                count=len(bad),
-                rows=tuple(int(row) + 1 for row in bad[:10]),
-                values=tuple(str(data[need].iloc[row]) for row in bad[:10]),
-                remedy="Recode it: 1 for a pupil with need, 0 without.",
-            )
-        )
+        values_there = data[need].iloc[bad].tolist()
+        remedy = "Recode it: 1 for a pupil with need, 0 without."
+        raise InputError(Failure.of_rows("need is 0 or 1", need, bad.tolist(), values=values_there, remedy=remedy))
     return values[:, 0].astype(np.intp)
 
 

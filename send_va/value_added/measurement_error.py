@@ -97,15 +97,9 @@ def error_sums(
 def _checked_sem(sem: FloatArray) -> FloatArray:
     bad = np.flatnonzero(~(np.isfinite(sem) & (np.asarray(sem) >= 0)))
     if len(bad):
-        raise InputError(
-            Failure(
-                rule="a standard error of measurement is a number, zero or more",
-                count=len(bad),
-                rows=tuple(int(row) + 1 for row in bad[:10]),
-                values=tuple(str(sem[row]) for row in bad[:10]),
-                remedy="Fill it in from the test's table of conditional standard errors, or leave the record out.",
-            )
-        )
+        rule = "a standard error of measurement is a number, zero or more"
+        remedy = "Fill it in from the test's table of conditional standard errors, or leave the record out."
+        raise InputError(Failure.of_rows(rule, "", bad.tolist(), values=np.asarray(sem)[bad].tolist(), remedy=remedy))
     return np.asarray(sem, dtype=np.float64)
 
 

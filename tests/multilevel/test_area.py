@@ -190,11 +190,11 @@ def test_zero_variance_is_kept_with_a_warning_that_says_what_it_means():
         ({}, {"se": "ses"}, r"ses: is not a column of the table. Did you mean 'se'\?"),
         ({}, {"area": "lea"}, r"lea: is not a column of the table. Did you mean 'la'\?"),
         ({"se": [0.1, 0.0, -1.0, np.nan]}, {}, r"above zero; 3 rows fail; rows 2, 3, 4; values 0.0, -1.0, nan\. Leave"),
-        ({"se": ["0.1", "NE", "0.2", "0.3"]}, {}, r"above zero; 1 row fail; rows 2; values NE"),
-        ({"la": [None, "a", "b", "b"]}, {"area": "la"}, r"la: has missing values; 1 row fail; rows 1"),
+        ({"se": ["0.1", "NE", "0.2", "0.3"]}, {}, r"above zero; 1 row fails; rows 2; values NE"),
+        ({"la": [None, "a", "b", "b"]}, {"area": "la"}, r"la: has missing values; 1 row fails; rows 1"),
         ({"la": list("abcd")}, {"area": "la"}, "one unit in every area. Leave `area` out"),
         ({"la": "a"}, {"area": "la"}, "one area only"),
-        ({"y": [1.0, np.nan, 2.0, 3.0]}, {}, "y: has missing values; 1 row fail; rows 2"),
+        ({"y": [1.0, np.nan, 2.0, 3.0]}, {}, "y: has missing values; 1 row fails; rows 2"),
     ],
 )
 def test_bad_input_is_named_with_rows_and_remedy(change, arguments, message):

@@ -86,7 +86,7 @@ def test_a_specification_refuses_a_level_it_does_not_know(table):
     [
         ("y ~ priod", InputError, r"priod: is not a column of the table. Did you mean 'prior'\?"),
         ("y ~ spline(prior)", InputError, "spline: is not a column"),
-        ("y ~ gaps", InputError, r"gaps: has missing values; 1 row fail; rows 2\. Fill them in"),
+        ("y ~ gaps", InputError, r"gaps: has missing values; 1 row fails; rows 2\. Fill them in"),
         ("y ~ np.log(constant - 3)", InputError, r"is infinite or undefined; 4 rows fail; rows 1, 2, 3, 4\."),
         ("y ~ np.log(sex)", InputError, "Text cannot enter arithmetic"),
         ("y ~ day", InputError, "day: is datetime"),

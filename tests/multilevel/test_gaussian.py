@@ -178,7 +178,7 @@ def test_bad_input_is_named() -> None:
         fit_gaussian("y ~ need + twice", data, {"school": "1"})
     with pytest.raises(CollinearityError, match="random effects of school"):
         fit_gaussian("y ~ need", data, {"school": "1 + constant"})
-    with pytest.raises(InputError, match="Did you mean school"):
+    with pytest.raises(InputError, match="Did you mean 'school'"):
         fit_gaussian("y ~ need", data, {"schol": "1"})
     with pytest.raises(InputError, match="rows 1"):
         fit_gaussian("y ~ need", data.assign(school=data["school"].where(data.index > 0)), {"school": "1"})

@@ -144,13 +144,13 @@ def test_refusals():
         fit(data, covariates="prior + need")
     with pytest.raises(CollinearityError, match="twice: is a combination"):
         fit(data.assign(twice=2 * data["prior"]), covariates="prior + twice")
-    with pytest.raises(InputError, match="prior: has missing values; 1 row fail; rows 2"):
+    with pytest.raises(InputError, match="prior: has missing values; 1 row fails; rows 2"):
         fit(data.assign(prior=[0.1, np.nan, *data["prior"][2:]]))
     with pytest.raises(InputError, match="0 of 4 schools have pupils with and without need"):
         fit(data.assign(need=0))
     with pytest.raises(InputError, match="clustered or homoscedastic"):
         fit(data, standard_errors="hc3")
-    with pytest.raises(InputError, match=r"shool.*Did you mean school"):
+    with pytest.raises(InputError, match=r"shool.*Did you mean 'school'"):
         fit(data, school="shool")
     with pytest.raises(InputError, match="draws must be at least 1"):
         fit(data, draws=0)

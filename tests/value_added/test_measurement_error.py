@@ -315,5 +315,5 @@ def test_instrument_refusals():
     with pytest.warns(WeakInstrumentWarning, match=r"noise is a weak instrument for prior: first-stage F \d\.\d"):
         run(instrument="noise")
     data.loc[3, "second"] = np.nan
-    with pytest.raises(InputError, match="second: has missing values; 1 row fail; rows 4"):
+    with pytest.raises(InputError, match="second: has missing values; 1 row fails; rows 4"):
         run()
