@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from send_va.records.simulator import simulate
-from send_va.records.simulator_files import write_cohort
+from send_va.records.simulator import simulate, write_cohort
 
 
 def run_process(study: Path, out: Path, draws: int) -> tuple[float, float]:

@@ -51,7 +51,7 @@ def simulate(
     import numpy as np
 
     from send_va.records.simulator import simulate as draw
-    from send_va.records.simulator_files import write_cohort
+    from send_va.records.simulator import write_cohort
 
     simulated = draw(np.random.default_rng(seed), schools=schools, scenario=scenario, geography=geography)
     write_cohort(simulated, directory)

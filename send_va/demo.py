@@ -8,8 +8,7 @@ import numpy as np
 
 from send_va.errors import InputError
 from send_va.pipeline import run
-from send_va.records.simulator import simulate
-from send_va.records.simulator_files import write_cohort
+from send_va.records.simulator import simulate, write_cohort
 
 
 def run_demo(out: str | Path, *, schools: int = 300, seed: int = 1, quiet: bool = True) -> str:

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from send_va.records.simulator import simulate
-from send_va.records.simulator_files import write_cohort
+from send_va.records.simulator import simulate, write_cohort
 
 HEAVY = {"numpy", "pandas", "ibis", "pandera", "scipy", "matplotlib", "xarray", "pyarrow", "sklearn"}
 

@@ -11,7 +11,7 @@ import pytest
 import send_va as sv
 from send_va import pipeline
 from send_va.errors import InputError, NotSupportedError, StudyError
-from send_va.records.simulator_files import write_cohort
+from send_va.records.simulator import write_cohort
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from send_va.errors import Failure, InputError
-from send_va.records.simulator_background import (
+from send_va.records.simulator.background import (
     ETHNIC_GROUPS,
     PRIOR_SD,
     Background,
@@ -16,10 +16,7 @@ from send_va.records.simulator_background import (
     expected_need,
     expected_outcome,
 )
-from send_va.records.simulator_calibration import calibration_table
-from send_va.records.simulator_files import write_cohort
-from send_va.records.simulator_geography import (
-    GEOGRAPHIES,
+from send_va.records.simulator.geography import (
     Floats,
     Ints,
     MapOfSchools,
@@ -27,7 +24,7 @@ from send_va.records.simulator_geography import (
     draw_map,
     find_geography,
 )
-from send_va.records.simulator_labels import (
+from send_va.records.simulator.labels import (
     Bools,
     Labels,
     Leniency,
@@ -37,10 +34,8 @@ from send_va.records.simulator_labels import (
     draw_local_need,
     draw_need,
 )
-from send_va.records.simulator_outcomes import Effects, Outcomes, draw_effects, draw_outcomes, total_effects
-from send_va.records.simulator_scenarios import SCENARIOS, Scenario, find_scenario
-
-__all__ = ["GEOGRAPHIES", "SCENARIOS", "Scenario", "SimulatedCohort", "calibration_table", "simulate", "write_cohort"]
+from send_va.records.simulator.outcomes import Effects, Outcomes, draw_effects, draw_outcomes, total_effects
+from send_va.records.simulator.scenarios import Scenario, find_scenario
 
 COHORT = "2022/23"
 # Numbers that no English register uses: URNs there are below 200,000, authority codes 201 to 420 and 800 upwards.

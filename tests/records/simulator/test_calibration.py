@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from send_va.records.simulator import FIRST_LA, calibration_table, simulate
-from send_va.records.simulator_calibration import PUBLISHED_PASS_SHARE, PUBLISHED_TARGETS, between_sd
+from send_va.records.simulator import calibration_table, simulate
+from send_va.records.simulator.calibration import PUBLISHED_PASS_SHARE, PUBLISHED_TARGETS, between_sd
+from send_va.records.simulator.cohort import FIRST_LA
 
 TARGETS: Mapping[str, float] = {target.quantity: target.value for target in PUBLISHED_TARGETS}
 BANDS = {

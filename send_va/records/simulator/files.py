@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from send_va.errors import Failure, InputError
 
 if TYPE_CHECKING:
-    from send_va.records.simulator import SimulatedCohort
+    from send_va.records.simulator.cohort import SimulatedCohort
 
 PUPILS_FILE = "pupils.parquet"
 TRUTH_FILE = "truth.csv"
@@ -79,7 +79,7 @@ def write_cohort(simulated: SimulatedCohort, directory: str | Path) -> Path:
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from send_va.records.simulator import simulate
+    >>> from send_va.records.simulator.cohort import simulate
     >>> cohort = simulate(np.random.default_rng(1), schools=12, pupils_per_school=20)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     study = write_cohort(cohort, Path(folder) / "demo")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from send_va.records.simulator_geography import Floats, Ints, MapOfSchools, smooth_field
-from send_va.records.simulator_scenarios import Scenario
+from send_va.records.simulator.geography import Floats, Ints, MapOfSchools, smooth_field
+from send_va.records.simulator.scenarios import Scenario
 
 Bools = npt.NDArray[np.bool_]
 

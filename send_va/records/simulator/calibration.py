@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from send_va.records.simulator import SimulatedCohort
+    from send_va.records.simulator.cohort import SimulatedCohort
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def calibration_table(simulated: SimulatedCohort) -> pd.DataFrame:
     Examples
     --------
     >>> import numpy as np
-    >>> from send_va.records.simulator import simulate
+    >>> from send_va.records.simulator.cohort import simulate
     >>> table = calibration_table(simulate(np.random.default_rng(1), schools=20))
     >>> table.columns.to_list()
     ['quantity', 'target', 'achieved', 'tolerance', 'within', 'source']

@@ -20,7 +20,7 @@ from send_va.records.simulator import (
     simulate,
     write_cohort,
 )
-from send_va.records.simulator_background import PRIOR_SD
+from send_va.records.simulator.background import PRIOR_SD
 
 COLUMNS = [
     "pupil", "school", "la", "feeder", "cohort", "outcome", "prior", "sen_status", "sen_status_entry", "sex",

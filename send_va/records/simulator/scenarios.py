@@ -79,7 +79,7 @@ class Scenario:
         has 14.7 % with SEN support and 3.4 % with EHCP, special schools included; 48 % of pupils with EHCP are in
         mainstream schools at the end of key stage 4 (2017/18), so the share that joins one lies between 1.6 and 3.4 %.
     sen_share, ehcp_share : float
-        The same at the end of key stage 4; `send_va.records.simulator_calibration.PUBLISHED_TARGETS` has the sources.
+        The same at the end of key stage 4; `send_va.records.simulator.calibration.PUBLISHED_TARGETS` has the sources.
     outcome_mean, outcome_sd : float
         Mean and SD of the outcome in Attainment 8 points, tuned to DfE's means by SEN status in mainstream schools.
 

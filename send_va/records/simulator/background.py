@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from send_va.records.simulator_geography import Floats, Ints, MapOfSchools, smooth_field
+from send_va.records.simulator.geography import Floats, Ints, MapOfSchools, smooth_field
 
 # Mean and SD of the key stage 2 average scaled score in DfE's 2024 transition matrices (band midpoints).
 PRIOR_MEAN = 104.4

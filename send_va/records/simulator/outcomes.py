@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from send_va.records.simulator_geography import Floats, Ints, MapOfSchools
-from send_va.records.simulator_labels import Bools, Labels, Leniency, Need, centred_normal
-from send_va.records.simulator_scenarios import Scenario
+from send_va.records.simulator.geography import Floats, Ints, MapOfSchools
+from send_va.records.simulator.labels import Bools, Labels, Leniency, Need, centred_normal
+from send_va.records.simulator.scenarios import Scenario
 
 OUTCOME_RANGE = (0.0, 90.0)  # Attainment 8: ten slots of at most nine points
 

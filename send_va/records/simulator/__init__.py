@@ -1,0 +1,9 @@
+"""An NPD-like synthetic cohort with known truth, calibrated to published English figures."""
+
+from send_va.records.simulator.calibration import calibration_table
+from send_va.records.simulator.cohort import SimulatedCohort, simulate
+from send_va.records.simulator.files import write_cohort
+from send_va.records.simulator.geography import GEOGRAPHIES
+from send_va.records.simulator.scenarios import SCENARIOS, Scenario
+
+__all__ = ["GEOGRAPHIES", "SCENARIOS", "Scenario", "SimulatedCohort", "calibration_table", "simulate", "write_cohort"]
