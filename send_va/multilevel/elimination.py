@@ -66,8 +66,8 @@ class Eliminated:
     cz : array, shape (q, groups, m)
     modes : array, shape (q, groups, m)
         ``K C[z, :]``: times a coefficient vector it gives conditional means.
-    kernel : array, shape (q, q, groups)
-        ``K``: times the residual variance it is the conditional covariance.
+    root : array, shape (q, q, groups)
+        ``root' root = K``; times the residual variance K is the conditional covariance.
     logdet : float
         Sum over groups of ``log|Lambda' C[z, z] Lambda + I|``.
     schur : array, shape (m, m) or (parents, m, m)
@@ -76,9 +76,14 @@ class Eliminated:
     czz: FloatArray
     cz: FloatArray
     modes: FloatArray
-    kernel: FloatArray
+    root: FloatArray
     logdet: float
     schur: FloatArray
+
+    @property
+    def kernel(self) -> FloatArray:
+        """``K`` of every group, shape (groups, q, q)."""
+        return np.asarray(np.einsum("bag,bcg->gac", self.root, self.root))
 
 
 def unpack(theta: FloatArray, levels: Sequence[Level]) -> list[FloatArray]:
@@ -120,10 +125,9 @@ def eliminate_prepared(cz: FloatArray, level: Level, factor: FloatArray, summed:
     white = np.stack([sum((inverse[a, b][:, None] * scaled[b] for b in range(a + 1)), np.zeros(1)) for a in range(q)])
     right = np.tensordot(inverse, factor, axes=(1, 1)).transpose(0, 2, 1)  # L^-1 Lambda', (q, q, groups)
     modes = np.stack([sum((right[b, a][:, None] * white[b] for b in range(q)), np.zeros(1)) for a in range(q)])
-    kernel = np.einsum("bag,bcg->acg", right, right)
     logdet = 2.0 * float(sum(np.log(chol[a, a]).sum() for a in range(q)))
     schur = summed - _sum_of_squares(white, level)
-    return Eliminated(czz, cz, modes, kernel, logdet, schur)
+    return Eliminated(czz, cz, modes, right, logdet, schur)
 
 
 def _cholesky(matrices: FloatArray) -> FloatArray:
@@ -198,5 +202,5 @@ def adjoint_products(done: Eliminated, level: Level, schur_bar: FloatArray) -> F
     project[:, level.z, :] -= done.modes.transpose(1, 0, 2)
     bar = schur_bar if level.parent is None else schur_bar[level.parent]
     result = project @ bar @ project.transpose(0, 2, 1)
-    result[:, level.z[:, None], level.z] += done.kernel.transpose(2, 0, 1)
+    result[:, level.z[:, None], level.z] += done.kernel
     return np.asarray(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -24,7 +25,9 @@ from send_va.multilevel.elimination import (
 from send_va.multilevel.threads import one_blas_thread
 
 _SINGULAR = 1e-6  # eigenvalue of a relative covariance, columns scaled to unit size, below which it counts as zero
-_STATIONARY = 2e-4  # largest gradient of the criterion (a deviance) at which the optimum counts as found
+# Largest gradient of the deviance, per square root of a record, at which the search ends, and at which an optimum
+# counts as found where rounding ends the search first.
+_FLAT, _STATIONARY = 1e-5, 2e-4
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class NestedSolution:
     y: int
     eliminated: tuple[Eliminated, ...]
     weight_of_beta: FloatArray  # (p, p), beta_cov / scale
+    inverse_curvature: FloatArray  # of the deviance by the factor's elements, as the optimiser approximates it
 
 
 class Criterion:
@@ -125,7 +129,7 @@ class Criterion:
         self.evaluations += 1
         done = self.forward(theta)
         beta, inverse, logdet, rss = self.fixed_effects(done[-1].schur)
-        value = sum(level.logdet for level in done) + self.degrees * float(np.log(rss))
+        value = sum(level.logdet for level in done) + self.degrees * float(np.log(rss / self.degrees))
         direction = np.zeros(self.products.shape[1])
         direction[self.x], direction[self.y] = -beta, 1.0
         bar = self.degrees / rss * np.outer(direction, direction)
@@ -158,7 +162,7 @@ def fit_nested(
     y: int,
     *,
     reml: bool = True,
-    start: Sequence[FloatArray] | None = None,
+    start: NestedSolution | None = None,
 ) -> NestedSolution:
     """Estimate a Gaussian model with nested random effects from cross-products.
 
@@ -174,8 +178,8 @@ def fit_nested(
         Position of the outcome.
     reml : bool, default True
         Restricted maximum likelihood, which does not understate variances when groups are few.
-    start : sequence of array (q, q), optional
-        Relative covariances (in units of the residual variance) to start from.
+    start : NestedSolution, optional
+        Solution of a similar problem with the same levels, to start from.
 
     Returns
     -------
@@ -190,16 +194,22 @@ def fit_nested(
     n_records = float(data.counts.sum())
     if n_records <= len(x):
         raise InputError(f"{n_records:.0f} records cannot estimate {len(x)} coefficients", "Use fewer covariates.")
-    size = _column_sizes(data, x, y, n_records)
+    size = column_sizes(data)
     products = data.products / (size[:, None] * size)
     criterion = Criterion(products, levels, x, y, n_records, reml)
     _require_residual(criterion)
-    theta, convergence = _optimise(criterion, _start(criterion, levels, size, start))
-    return _solution(criterion, theta, convergence, data, size, n_records)
+    theta = np.concatenate([0.3 * np.eye(level.q)[np.tril_indices(level.q)] for level in levels])
+    inverse_curvature = np.eye(len(theta)) / data.n_groups
+    if start is not None:
+        theta = pack([covariance / start.scale for covariance in start.covariances], levels, size)
+        inverse_curvature = start.inverse_curvature
+    theta, inverse_curvature, convergence = _optimise(criterion, theta, inverse_curvature)
+    return _solution(criterion, theta, inverse_curvature, convergence, data, size)
 
 
-def _column_sizes(data: CrossProducts, x: IntArray, y: int, n_records: float) -> FloatArray:
-    size = np.sqrt(np.diag(data.total) / n_records)
+def column_sizes(data: CrossProducts) -> FloatArray:
+    """Root mean square of every column: the scale on which the optimiser works."""
+    size = np.sqrt(np.diag(data.total) / data.counts.sum())
     size[size == 0.0] = 1.0
     return size
 
@@ -219,21 +229,19 @@ def _require_residual(criterion: Criterion) -> None:
         )
 
 
-def _start(
-    criterion: Criterion, levels: Sequence[Level], size: FloatArray, start: Sequence[FloatArray] | None
-) -> FloatArray:
-    if start is None:
-        factors = [0.3 * np.eye(level.q) for level in levels]
-    else:
-        factors = []
-        for level, relative in zip(levels, start, strict=True):
-            scaled = relative * size[level.z][:, None] * size[level.z]
-            factors.append(np.linalg.cholesky(scaled + 1e-4 * np.eye(level.q)))
-    return np.concatenate([factor[np.tril_indices(level.q)] for factor, level in zip(factors, levels, strict=True)])
+def pack(relative: Sequence[FloatArray], levels: Sequence[Level], size: FloatArray) -> FloatArray:
+    """Elements of the factors of relative covariances (in the units of the columns), columns at unit scale."""
+    parts = []
+    for level, covariance in zip(levels, relative, strict=True):
+        scaled = covariance * size[level.z][:, None] * size[level.z]
+        parts.append(np.linalg.cholesky(scaled + 1e-10 * np.eye(level.q))[np.tril_indices(level.q)])
+    return np.concatenate(parts)
 
 
-def _optimise(criterion: Criterion, theta: FloatArray) -> tuple[FloatArray, Convergence]:
-    """L-BFGS on the factor's elements, restarted where it stopped at a zero that is no optimum."""
+def _optimise(
+    criterion: Criterion, theta: FloatArray, inverse_curvature: FloatArray
+) -> tuple[FloatArray, FloatArray, Convergence]:
+    """BFGS on the factor's elements, restarted where it stopped at a zero that is no optimum."""
     message = ""
     for _ in range(4):
         origin = criterion(theta)[0]
@@ -242,10 +250,9 @@ def _optimise(criterion: Criterion, theta: FloatArray) -> tuple[FloatArray, Conv
             value, slope = criterion(point)
             return value - origin, slope
 
-        result = minimize(
-            centred, theta, jac=True, method="L-BFGS-B", options={"ftol": 1e-13, "gtol": 1e-6, "maxiter": 500}
-        )
-        theta, message = np.asarray(result.x), str(result.message)
+        options: Any = {"gtol": _FLAT * criterion.degrees**0.5, "maxiter": 500, "hess_inv0": inverse_curvature}
+        result = minimize(centred, theta, jac=True, method="BFGS", options=options)
+        theta, inverse_curvature, message = np.asarray(result.x), np.asarray(result.hess_inv), str(result.message)
         escape = _escape_from_zero(criterion, theta)
         if escape is None:
             break
@@ -256,9 +263,9 @@ def _optimise(criterion: Criterion, theta: FloatArray) -> tuple[FloatArray, Conv
         for at, factor in enumerate(unpack(theta, criterion.levels))
         if np.linalg.eigvalsh(factor @ factor.T)[0] < _SINGULAR
     )
-    return theta, Convergence(
-        gradient < _STATIONARY * criterion.degrees**0.5, gradient, criterion.evaluations, at_boundary, message
-    )
+    converged = gradient < _STATIONARY * criterion.degrees**0.5
+    found = Convergence(converged, gradient, criterion.evaluations, at_boundary, message)
+    return theta, (inverse_curvature + inverse_curvature.T) / 2.0, found
 
 
 def _escape_from_zero(criterion: Criterion, theta: FloatArray) -> FloatArray | None:
@@ -279,37 +286,59 @@ def _escape_from_zero(criterion: Criterion, theta: FloatArray) -> FloatArray | N
     return None
 
 
-def _solution(
-    criterion: Criterion, theta: FloatArray, convergence: Convergence, data: CrossProducts, size: FloatArray, n: float
-) -> NestedSolution:
-    """Back to the units of the columns: one more elimination, unscaled."""
-    x, y, levels = criterion.x, criterion.y, criterion.levels
-    log_size = float(np.log(size[x]).sum())
-    llf = criterion.log_likelihood(theta) - criterion.degrees * float(np.log(size[y])) + 0.5 * data.log_weights
-    if criterion.reml:
-        llf -= log_size
+@dataclass(frozen=True)
+class Solved:
+    """Everything that follows from variance parameters, in the units of the columns."""
+
+    covariances: tuple[FloatArray, ...]  # relative to the residual variance
+    eliminated: tuple[Eliminated, ...]
+    beta: FloatArray
+    weight_of_beta: FloatArray
+    rss: float
+    modes: tuple[FloatArray, ...]
+
+
+def solve_at(criterion: Criterion, theta: FloatArray, data: CrossProducts, size: FloatArray) -> Solved:
+    """Fixed effects and conditional means given the factor's elements (of columns at unit scale)."""
+    levels = criterion.levels
     factors = [factor / size[level.z][:, None] for factor, level in zip(unpack(theta, levels), levels, strict=True)]
     done = [eliminate(data.products, levels[0], factors[0])]
     for level, factor in zip(levels[1:], factors[1:], strict=True):
         done.append(eliminate(done[-1].schur, level, factor))
     beta, inverse, _, rss = criterion.fixed_effects(done[-1].schur)
-    scale = rss / criterion.degrees
-    direction = np.zeros(data.products.shape[1])
-    direction[x], direction[y] = -beta, 1.0
+    direction = np.zeros(len(size))
+    direction[criterion.x], direction[criterion.y] = -beta, 1.0
+    relative = tuple(factor @ factor.T for factor in factors)
+    return Solved(relative, tuple(done), beta, inverse, rss, conditional_modes(done, levels, direction))
+
+
+def _solution(
+    criterion: Criterion,
+    theta: FloatArray,
+    inverse_curvature: FloatArray,
+    convergence: Convergence,
+    data: CrossProducts,
+    size: FloatArray,
+) -> NestedSolution:
+    log_size = float(np.log(size[criterion.x]).sum()) if criterion.reml else 0.0
+    log_outcome = criterion.degrees * float(np.log(size[criterion.y]))
+    solved = solve_at(criterion, theta, data, size)
+    scale = solved.rss / criterion.degrees
     return NestedSolution(
-        beta=beta,
-        beta_cov=inverse * scale,
+        beta=solved.beta,
+        beta_cov=solved.weight_of_beta * scale,
         scale=scale,
-        covariances=tuple(scale * factor @ factor.T for factor in factors),
-        llf=llf,
-        levels=levels,
-        modes=conditional_modes(done, levels, direction),
+        covariances=tuple(scale * relative for relative in solved.covariances),
+        llf=criterion.log_likelihood(theta) - log_outcome - log_size + 0.5 * data.log_weights,
+        levels=criterion.levels,
+        modes=solved.modes,
         convergence=convergence,
         reml=criterion.reml,
-        x=x,
-        y=y,
-        eliminated=tuple(done),
-        weight_of_beta=inverse,
+        x=criterion.x,
+        y=criterion.y,
+        eliminated=solved.eliminated,
+        weight_of_beta=solved.weight_of_beta,
+        inverse_curvature=inverse_curvature,
     )
 
 

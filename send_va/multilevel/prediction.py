@@ -70,7 +70,7 @@ def _spreads(solution: NestedSolution, fixed: bool) -> list[_Spread]:
     for level, done in zip(reversed(solution.levels), reversed(solution.eliminated), strict=True):
         modes = done.modes.transpose(1, 0, 2)  # (groups, q, m)
         base = above if level.parent is None else above[level.parent]
-        own = done.kernel.transpose(2, 0, 1)
+        own = done.kernel
         effects = own + modes @ base @ modes.transpose(0, 2, 1)
         carry = np.broadcast_to(np.eye(m), (len(modes), m, m)).copy()
         carry[:, level.z, :] -= modes
@@ -114,11 +114,10 @@ def draw_effects(solution: NestedSolution, draws: int, rng: np.random.Generator)
     for at in reversed(range(len(solution.levels))):
         level, done = solution.levels[at], solution.eliminated[at]
         effects = _modes(done.modes, carried, level)
-        roots = _root(solution.scale * done.kernel.transpose(2, 0, 1))
-        noise = rng.standard_normal(effects.shape)
+        noise = float(np.sqrt(solution.scale)) * rng.standard_normal(effects.shape)
         for a in range(level.q):
             for b in range(level.q):
-                effects[:, :, a] += roots[:, a, b] * noise[:, :, b]
+                effects[:, :, a] += done.root[b, a] * noise[:, :, b]
         if at > 0:
             carried = carried[:, np.zeros(effects.shape[1], dtype=np.intp) if level.parent is None else level.parent]
             carried[:, :, level.z] -= effects

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from send_va.effects import SchoolEffects, school_effects
 from send_va.multilevel.crossproducts import FloatArray
 from send_va.multilevel.prediction import draw_effects, effect_covariances
+from send_va.multilevel.variance_draws import variance_draws
 from send_va.value_added.contexts import INTERCEPT
 from send_va.value_added.design import NEED, PRIOR_SLOPE
 from send_va.value_added.given_slopes import PriorSlopes, draw_effects_with_slopes
 from send_va.value_added.strata import StratifiedSolution
 from send_va.value_added.within_school import WithinSchool, within_school
 
+VARIANCE_DRAWS = 40  # draws of the variance parameters among the draws of a run
 CONTRASTS = {"theta": (1.0, 1.0, 0.0), "u": (1.0, 0.0, 0.0), "gap": (0.0, 1.0, 0.0)}
 
 
@@ -51,13 +53,11 @@ def read_effects(
     Returns
     -------
     SchoolEffects
-        ``mean`` is the conditional mean, ``sd`` the prediction error given the variance parameters.
+        ``mean`` is the conditional mean at the estimated variances; ``sd`` and the draws carry the uncertainty of
+        fixed effects and variances too.
     """
     solution = fit.solution
-    if slopes is None:
-        drawn = draw_effects(solution, draws, rng)
-    else:
-        drawn = draw_effects_with_slopes(solution, fit.products, slopes, draws, rng)
+    drawn = _draws(fit, slopes, draws, rng)
     q = drawn.shape[2]
     spread = effect_covariances(solution, fixed=True)[0]
     own = _own_estimates(fit, counts)
@@ -70,7 +70,7 @@ def read_effects(
         between = float(c @ solution.covariances[0] @ c)
         known[measure] = {
             "mean": solution.modes[0] @ c,
-            "sd": np.sqrt(variance) if slopes is None else by_measure[measure].std(axis=0, ddof=1),
+            "sd": by_measure[measure].std(axis=0, ddof=1),
             "reliability": np.clip(1.0 - variance / between, 0.0, 1.0) if between > 0 else np.zeros(len(variance)),
             "estimate": own.estimate[measure],
             "se": own.se[measure],
@@ -84,6 +84,20 @@ def read_effects(
         flag=flags,
         attrs=attrs,
     )
+
+
+def _draws(fit: StratifiedSolution, slopes: PriorSlopes | None, draws: int, rng: np.random.Generator) -> FloatArray:
+    """Draws of the effects, in runs that each have their own variance parameters."""
+    runs = min(VARIANCE_DRAWS, draws)
+    sizes = np.full(runs, draws // runs)
+    sizes[: draws % runs] += 1
+    parts = []
+    for solution, size in zip(variance_draws(fit.products, fit.solution, runs, rng), sizes.tolist(), strict=True):
+        if slopes is None:
+            parts.append(draw_effects(solution, size, rng))
+        else:
+            parts.append(draw_effects_with_slopes(solution, fit.products, slopes, size, rng))
+    return np.concatenate(parts)
 
 
 def _own_estimates(fit: StratifiedSolution, counts: NDArray[np.integer]) -> WithinSchool:

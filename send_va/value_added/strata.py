@@ -85,7 +85,7 @@ def fit_strata(
         variance = np.where(counts > 0, expected / np.maximum(counts, 1.0), current)
         settled = bool(np.all(np.abs(variance / current - 1.0) < _TOLERANCE))
         precision = precision if settled else float((variance * counts).sum() / counts.sum()) / variance
-        start = [covariance / solution.scale for covariance in solution.covariances]
+        start = solution
     return StratifiedSolution(solution, products, current, passes, settled)
 
 
