@@ -257,8 +257,10 @@ def _estimate(
     for context in contexts:
         with progress.stage(f"labelled, {context}"):
             if data is not None and not directory.has(*_stage_files(context)):
-                _fit_context(study, cohort, data, context, directory)
-            effects.append(SchoolEffects(xr.load_dataset(directory.work / f"stage-{context}.nc", engine="h5netcdf")))
+                effects.append(_fit_context(study, data, context, directory))
+            else:
+                stored = xr.load_dataset(directory.work / f"stage-{context}.nc", engine="h5netcdf")
+                effects.append(SchoolEffects(stored))
             notes[f"labelled, {context}"] = json.loads((directory.work / f"stage-{context}.json").read_text())
     for name in _TABLES:
         parts = [pd.read_csv(directory.work / f"stage-{name}-{context}.csv") for context in contexts]
@@ -271,9 +273,7 @@ def _stage_files(context: str) -> tuple[str, ...]:
     return (f"stage-{context}.nc", f"stage-{context}.json", *(f"stage-{name}-{context}.csv" for name in _TABLES))
 
 
-def _fit_context(
-    study: Study, cohort: Cohort, data: LabelledProducts, context: Context, directory: RunDirectory
-) -> None:
+def _fit_context(study: Study, data: LabelledProducts, context: Context, directory: RunDirectory) -> SchoolEffects:
     options = study.value_added
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)  # said in the notes of the run
@@ -298,6 +298,7 @@ def _fit_context(
         directory.write(f"stage-{name}-{context}.csv", _csv(getattr(fit, name)))
     said = {"converged": fit.converged, "notes": list(fit.notes)}
     directory.write(f"stage-{context}.json", lambda path: path.write_text(json.dumps(said)))
+    return fit.effects
 
 
 def _write_tables(

@@ -91,7 +91,7 @@ def fit_labelled(
         ``prior``, ``cva`` or ``composition``.
     rng : numpy.random.Generator
     draws : int
-        Draws of the school effects given the data and the estimated variances.
+        Draws of the school effects given the data, uncertainty of the variances included.
     residual_by_need : bool
         One residual variance for each status; otherwise one for all.
     prior_slope : bool

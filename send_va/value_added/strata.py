@@ -80,7 +80,8 @@ def fit_strata(
         passes += 1
         products = combine(strata, precision)
         solution = fit_nested(products, levels, x, y, reml=reml, start=start)
-        expected = np.array([_expected_squares(part, solution) for part in strata])
+        moments = direction_moments(solution)
+        expected = np.array([_expected_squares(part, *moments) for part in strata])
         current = solution.scale / precision
         variance = np.where(counts > 0, expected / np.maximum(counts, 1.0), current)
         settled = bool(np.all(np.abs(variance / current - 1.0) < _TOLERANCE))
@@ -89,8 +90,7 @@ def fit_strata(
     return StratifiedSolution(solution, products, current, passes, settled)
 
 
-def _expected_squares(part: CrossProducts, solution: NestedSolution) -> float:
+def _expected_squares(part: CrossProducts, mean: FloatArray, spread: FloatArray) -> float:
     """Expected sum of squared residuals of a stratum given the data: squares at the means plus their uncertainty."""
-    mean, spread = direction_moments(solution)
     at_mean = np.einsum("gm,gmk,gk->", mean, part.products, mean, optimize=True)
     return float(at_mean + np.vdot(part.products, spread))
