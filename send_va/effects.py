@@ -31,9 +31,10 @@ class SchoolEffects:
     ----------
     data : xarray.Dataset
         Draws: one variable a measure (``theta``, ``u``, ``gap``), dims (draw, school), in outcome units.
-        By school and measure: ``mean``, ``sd`` (of the effect given the data), ``reliability`` (share of
-        the variance between schools that is known of this school, at the estimated variances), ``estimate`` and ``se`` (unshrunken within-school estimate and its sampling error; missing
-        where it cannot be estimated). By school: ``n_pupils``, ``n_need``, ``flag``.
+        By school and measure: ``mean``, ``sd`` (of the effect given the data), ``reliability`` (share of the variance
+        between schools that is known of this school, at the estimated variances), ``estimate`` and ``se`` (unshrunken
+        within-school estimate and its sampling error; missing where it cannot be estimated). By school: ``n_pupils``,
+        ``n_need``, ``flag``.
         ``attrs``: estimator, context, seed, unit, outcome_sd (pupil SD of the outcome) and more.
     """
 

@@ -18,7 +18,9 @@ from send_va.value_added.given_slopes import PriorSlopes, draw_effects_with_slop
 from send_va.value_added.strata import StratifiedSolution
 from send_va.value_added.within_school import WithinSchool, within_school
 
-VARIANCE_DRAWS = 40  # draws of the variance parameters among the draws of a run
+# Draws of the variance parameters: as many as draws of the effects where schools are few and variances matter, down to
+# 25 where schools are many and they do not.
+_FEWEST_VARIANCE_DRAWS, _SCHOOLS_TIMES_DRAWS = 25, 60_000
 CONTRASTS = {"theta": (1.0, 1.0, 0.0), "u": (1.0, 0.0, 0.0), "gap": (0.0, 1.0, 0.0)}
 
 
@@ -88,7 +90,7 @@ def read_effects(
 
 def _draws(fit: StratifiedSolution, slopes: PriorSlopes | None, draws: int, rng: np.random.Generator) -> FloatArray:
     """Draws of the effects, in runs that each have their own variance parameters."""
-    runs = min(VARIANCE_DRAWS, draws)
+    runs = min(draws, max(_FEWEST_VARIANCE_DRAWS, _SCHOOLS_TIMES_DRAWS // len(fit.solution.modes[0])))
     sizes = np.full(runs, draws // runs)
     sizes[: draws % runs] += 1
     parts = []
