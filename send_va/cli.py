@@ -19,7 +19,7 @@ app = typer.Typer(
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Report no progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of every random number, in place of the study's.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random number, in place of the study's.", min=0)]
 
 
 def _version(wanted: bool) -> None:
@@ -45,7 +45,7 @@ def simulate(
     schools: Annotated[int, typer.Option(help="Number of schools.", min=2)] = 300,
     scenario: Annotated[str, typer.Option(help="Name of the scenario; a wrong name lists them.")] = "independent",
     geography: Annotated[str, typer.Option(help="scattered, five_feeders or nearly_nested.")] = "scattered",
-    seed: Annotated[int, typer.Option(help="Seed of every random number.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of every random number.", min=0)] = 1,
 ) -> None:
     """Write a synthetic cohort with known truth and a ready study file."""
     import numpy as np
@@ -123,7 +123,7 @@ def _print_table(table: object) -> None:
     assert isinstance(table, pd.DataFrame)
     for row in table.to_dict("records"):
         name = f"{row['column']}: " if row["column"] else ""
-        typer.echo(f"{str(row['level']).upper()} {name}{row['rule']}")
+        typer.echo(f"{str(row['level']).upper()} {name}rule broken: {row['rule']}")
         typer.echo(f"    {row['unit']}s: {row['rows']:,}")
         for key in ("examples", "values", "remedy"):
             if row[key]:

@@ -13,12 +13,12 @@ def _list_some(items: Sequence[object], most: int = 10) -> str:
 
 @dataclass(frozen=True)
 class Failure:
-    """One rule that the input breaks.
+    """One thing that is wrong with the input.
 
     Attributes
     ----------
     rule : str
-        What is required, in words, e.g. ``"outcome is between 0 and 90"``.
+        What is wrong, in words, e.g. ``"has missing values"``.
     column : str
         The column (or the study key) it concerns; empty where several are meant.
     count : int
@@ -61,7 +61,8 @@ class Failure:
         return cls(rule, column, len(positions), rows, tuple(str(value) for value in values[:10]), remedy)
 
     def __str__(self) -> str:
-        parts = [f"{self.column}: {self.rule}" if self.column else self.rule]
+        said = self._said()
+        parts = [f"{self.column}: {said}" if self.column else said]
         if self.count > 1 or self.rows:
             parts.append(f"{self.count} {self.unit}{'s fail' if self.count != 1 else ' fails'}")
         if self.rows:
@@ -70,6 +71,17 @@ class Failure:
             parts.append(f"values {_list_some(self.values)}")
         text = "; ".join(parts)
         return f"{text}. {self.remedy}" if self.remedy else f"{text}."
+
+    def _said(self) -> str:
+        return self.rule
+
+
+@dataclass(frozen=True)
+class BrokenRule(Failure):
+    """A requirement the input does not meet; `rule` says what is required, e.g. ``"is between 0 and 90"``."""
+
+    def _said(self) -> str:
+        return f"rule broken: {self.rule}"
 
 
 class SendVaError(Exception):

@@ -288,6 +288,7 @@ def _out_of_range(sections: Mapping[str, Any]) -> list[Failure]:
                 Failure("names nothing", column=f"value_added.{key}", remedy=f"Choose from {', '.join(allowed)}.")
             )
     checks = (
+        (sections["study"].seed >= 0, "study.seed", "must be 0 or more", sections["study"].seed),
         (va.draws >= 100, "value_added.draws", "must be at least 100", va.draws),
         (0.5 <= va.coverage < 1.0, "value_added.coverage", "must be at least 0.5 and below 1", va.coverage),
         (prior.knots >= 0, "prior.knots", "must be 0 or more", prior.knots),

@@ -199,7 +199,7 @@ def _standard_errors(name: str, data: pd.DataFrame) -> FloatArray:
     errors = pd.to_numeric(data[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     bad = np.flatnonzero(~((errors > 0) & np.isfinite(errors)))
     if len(bad):
-        rule, given = "a standard error is a number above zero", data[name].iloc[bad].tolist()
+        rule, given = "holds standard errors that are no number above zero", data[name].iloc[bad].tolist()
         remedy = "Leave out estimates without a standard error, and say how many."
         raise InputError(Failure.of_rows(rule, name, bad.tolist(), values=given, remedy=remedy))
     return errors

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from send_va.errors import Failure, InputError
+from send_va.errors import BrokenRule, InputError
 
 EFFECT_COLUMNS = ("school", "estimator", "context", "measure", "mean", "lower", "upper", "n_need", "estimate", "se")
 RANKING_COLUMNS = ("school", "estimator", "context", "expected_rank", "rank_lower", "rank_upper", "published")
@@ -43,7 +43,7 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> N
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise InputError(
-            Failure(
+            BrokenRule(
                 rule=f"{name} has the columns of this version",
                 column=column,
                 remedy=f"The column is missing; found {', '.join(map(str, table.columns))}. Run send-va run again.",
@@ -86,7 +86,7 @@ def select_effects(effects: pd.DataFrame, *, measure: str, estimator: str, conte
     if not usable.all():
         bad = np.flatnonzero(~usable)[:10]
         raise InputError(
-            Failure(
+            BrokenRule(
                 rule="mean, lower and upper are finite numbers",
                 column="mean",
                 count=int((~usable).sum()),
@@ -130,7 +130,7 @@ def select_rankings(rankings: pd.DataFrame, *, estimator: str, context: str) -> 
     placed = rows[["expected_rank", "rank_lower", "rank_upper"]].notna().all(axis=1) & published
     if not placed.any():
         raise InputError(
-            Failure(
+            BrokenRule(
                 rule="at least one school has a published position",
                 column="published",
                 count=len(rows),
@@ -206,7 +206,7 @@ def highlighted_rows(schools: pd.Series, highlight: Sequence[object], spread: in
     unknown = [str(school) for school in highlight if str(school) not in row_of]
     if unknown:
         raise InputError(
-            Failure(
+            BrokenRule(
                 rule="a highlighted school is in the table",
                 column="school",
                 count=len(unknown),

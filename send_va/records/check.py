@@ -12,7 +12,7 @@ import ibis
 import ibis.expr.types as ir
 import pandas as pd
 
-from send_va.errors import Failure, InputError
+from send_va.errors import BrokenRule, Failure, InputError
 from send_va.records.academic_years import NO_KS2_REASON, YEAR_11_ENDS_WITHOUT_KS2, academic_year_end
 from send_va.records.columns import as_code
 from send_va.records.profile import NO_COMPLETE_PUPIL, NO_SEND, ONE_PUPIL, ONLY_SEND, count_schools
@@ -145,10 +145,10 @@ def _entry_mapping(cohort: Cohort) -> Iterator[Failure]:
     in_file = cohort.columns.get(entry, entry)
     if in_file == cohort.columns.get(cohort.roles.sen_status, cohort.roles.sen_status):
         remedy = f"Both read {in_file}. Map the last census before transfer, or leave the role sen_status_entry out."
-        yield Failure("is another column than SEN status now", entry, remedy=remedy)
+        yield BrokenRule("is another column than SEN status now", entry, remedy=remedy)
     if _AUTUMN_CENSUS.search(in_file):
         remedy = "Autumn Year 7 status is the new school's own. Use the spring or summer census of Year 6."
-        yield Failure(f"is recorded before transfer ({in_file} is an autumn census)", entry, remedy=remedy)
+        yield BrokenRule(f"is recorded before transfer ({in_file} is an autumn census)", entry, remedy=remedy)
 
 
 def _row_failures(cohort: Cohort) -> Iterator[Failure]:
@@ -176,20 +176,20 @@ def _column_failures(cohort: Cohort) -> Iterator[Failure]:
     for i, name in enumerate(measured):
         if row[f"low_{i}"] is not None and row[f"low_{i}"] == row[f"high_{i}"]:
             remedy = "It can explain nothing: take it out of the roles, or check the mapping."
-            yield Failure("takes more than one value", name, cohort.n_rows, remedy=remedy)
+            yield BrokenRule("takes more than one value", name, cohort.n_rows, remedy=remedy)
     if row["level_low"] is not None and row["level_low"] == row["level_high"]:
         remedy = (
             "Nothing to compare: the records need pupils with and without identified need. Check the codes under [sen]."
         )
-        yield Failure("has more than one level", roles.sen_status, cohort.n_rows, remedy=remedy)
+        yield BrokenRule("has more than one level", roles.sen_status, cohort.n_rows, remedy=remedy)
     if roles.sen_status_entry and row["known"] and not row["changed"]:
         remedy = "Check that it is not a copy of SEN status now; real statuses change between Year 6 and Year 11."
-        yield Failure(
+        yield BrokenRule(
             "differs from SEN status now in at least one row", roles.sen_status_entry, remedy=remedy, level="warning"
         )
     if row["complete"] == 0:
         remedy = f"Each row needs {', '.join(roles.needed_for_estimation)}."
-        yield Failure("at least one row is complete", count=cohort.n_rows, remedy=remedy)
+        yield BrokenRule("at least one row is complete", count=cohort.n_rows, remedy=remedy)
 
 
 def _pupil_failures(cohort: Cohort) -> Iterator[Failure]:
@@ -210,7 +210,7 @@ def _pupil_failures(cohort: Cohort) -> Iterator[Failure]:
         rows = known.semi_join(pupils, pupil)
         first = _rows(cohort, rows.select("row_number").order_by("row_number").limit(MOST_EXAMPLES))
         total = _rows(cohort, rows.aggregate(rows=rows.count()))[0]["rows"]
-        yield Failure(rule, pupil, int(str(total)), tuple(int(str(r["row_number"])) for r in first), remedy=remedy)
+        yield BrokenRule(rule, pupil, int(str(total)), tuple(int(str(r["row_number"])) for r in first), remedy=remedy)
 
 
 def _school_failures(cohort: Cohort) -> Iterator[Failure]:
@@ -220,13 +220,13 @@ def _school_failures(cohort: Cohort) -> Iterator[Failure]:
         schools = [school for school, f in zip(counted.schools, counted.flags, strict=True) if f == flag]
         if schools:
             shown = tuple(schools[:MOST_EXAMPLES])
-            yield Failure(
+            yield BrokenRule(
                 rule, cohort.roles.school, len(schools), values=shown, remedy=remedy, level="warning", unit="school"
             )
     if counted.n_in_several_las:
         remedy = "The most frequent local authority of each school is used."
         assert cohort.roles.la is not None
-        yield Failure(
+        yield BrokenRule(
             "is one per school",
             cohort.roles.la,
             counted.n_in_several_las,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from send_va.errors import Failure, InputError
+from send_va.errors import BrokenRule, Failure, InputError
 from send_va.records.dfe_tables import SchoolTable
 
 NO_SCHOOL = "no matching school"
@@ -219,7 +219,7 @@ def _places(keys: pd.Series[Any]) -> dict[int, int]:
     if keys.name == "urn" and len(once) < len(known):
         twice = known[known.duplicated(keep=False)]
         raise InputError(
-            Failure(
+            BrokenRule(
                 rule="a school of the right table has one row",
                 column="urn",
                 count=len(twice),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from send_va.errors import Failure, InputError
+from send_va.errors import BrokenRule, Failure, InputError
 from send_va.records.dfe_symbols import symbol_map
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _refuse_twice(keys: pd.DataFrame) -> None:
     twice = keys[name].notna() & keys[name].duplicated(keep=False)
     if twice.any():
         raise InputError(
-            Failure(
+            BrokenRule(
                 rule="a school has one row",
                 column=name,
                 count=int(twice.sum()),

@@ -15,7 +15,7 @@ import pandera.pandas as pan
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
-from send_va.errors import Failure, InputError, StudyError
+from send_va.errors import BrokenRule, Failure, InputError, StudyError
 from send_va.records.columns import as_code, as_number, as_sen_level
 from send_va.records.fields import OutcomeRange
 from send_va.records.profile import CohortProfile, profile_cohort
@@ -161,7 +161,7 @@ class Cohort:
         offered = [name for name in self.table.columns if name != self.roles.pupil]
         listed = f"The cohort offers {', '.join(offered)}; pupil ids never leave it."
         failures = [
-            Failure("is a column that can be read", name, remedy=f"{nearest_name(name, offered)} {listed}".strip())
+            Failure("is not a column that can be read", name, remedy=f"{nearest_name(name, offered)} {listed}".strip())
             for name in columns
             if name not in offered
         ]
@@ -287,7 +287,7 @@ def _require_known(columns: Mapping[str, str], kinds: Mapping[str, str]) -> None
             remedy = (
                 f"{hint} Keys of [columns] are columns named under [roles], or fields of data_dictionary.md.".strip()
             )
-            failures.append(Failure("is a column of a role or a known field", f"columns.{name}", remedy=remedy))
+            failures.append(BrokenRule("is a column of a role or a known field", f"columns.{name}", remedy=remedy))
     if failures:
         raise StudyError(failures)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
-from send_va.errors import Failure, StudyError
+from send_va.errors import BrokenRule, Failure, StudyError
 
 DERIVED_COLUMNS = ("row_number", "sen_level", "sen_level_entry", "complete")
 _REQUIRED = ("pupil", "school", "outcome", "prior", "sen_status")
@@ -122,17 +122,17 @@ class Roles:
         """
         known = [f.name for f in fields(cls)]
         failures = [
-            Failure("is a role this package knows", f"roles.{key}", remedy=_unknown_remedy(key, known))
+            BrokenRule("is a role this package knows", f"roles.{key}", remedy=_unknown_remedy(key, known))
             for key in mapping
             if key not in known
         ]
         failures += [
-            Failure("is given", f"roles.{name}", remedy=f"Name the column that holds the {name}.")
+            BrokenRule("is given", f"roles.{name}", remedy=f"Name the column that holds the {name}.")
             for name in _REQUIRED
             if not mapping.get(name)
         ]
         failures += [
-            Failure("is a column name" + (" or a list of them" if key in _LISTS else ""), f"roles.{key}")
+            BrokenRule("is a column name" + (" or a list of them" if key in _LISTS else ""), f"roles.{key}")
             for key, value in mapping.items()
             if key in known and value is not None and not _is_name(value, many=key in _LISTS)
         ]
@@ -208,7 +208,7 @@ class SenCodes:
         if repeated:
             remedy = "Give each code to one of none, support, ehcp."
             raise StudyError(
-                Failure("each code has one level", "sen", len(repeated), values=tuple(repeated), remedy=remedy)
+                BrokenRule("each code has one level", "sen", len(repeated), values=tuple(repeated), remedy=remedy)
             )
         if not self.none or not (self.support or self.ehcp):
             raise StudyError("sen needs at least one code for none and one for support or ehcp", "Add the codes.")
@@ -245,7 +245,7 @@ class SenCodes:
             if code in codes:
                 return level
         remedy = f"Allowed: {', '.join(self.codes)}. Add the code to the level it means."
-        raise StudyError(Failure("is a known SEN code", "sen", values=(code,), remedy=remedy))
+        raise StudyError(BrokenRule("is a known SEN code", "sen", values=(code,), remedy=remedy))
 
 
 def _term_column(term: str) -> str:
@@ -274,24 +274,24 @@ def _code_tuple(codes: object) -> tuple[str, ...]:
 
 def _contradictions(roles: Roles) -> Iterable[Failure]:
     if not roles.prior:
-        yield Failure("names at least one column", "roles.prior", remedy="Value-added needs prior attainment.")
+        yield BrokenRule("names at least one column", "roles.prior", remedy="Value-added needs prior attainment.")
     if roles.prior_sem and len(roles.prior_sem) != len(roles.prior):
         counts = f"{len(roles.prior_sem)} for {len(roles.prior)} prior scores"
         remedy = f"Give one column per prior score, in the same order; there are {counts}."
-        yield Failure("matches prior one to one", "roles.prior_sem", remedy=remedy)
+        yield BrokenRule("matches prior one to one", "roles.prior_sem", remedy=remedy)
     measured = (roles.outcome, *roles.prior, *roles.context_columns)
     for name in sorted({name for name in measured if measured.count(name) > 1}):
         remedy = "Use the column once, as outcome, as prior or as context."
-        yield Failure("is used once among outcome, prior and context", name, measured.count(name), remedy=remedy)
+        yield BrokenRule("is used once among outcome, prior and context", name, measured.count(name), remedy=remedy)
     for name in roles.context_columns:
         if name in (roles.pupil, roles.school, roles.sen_status, roles.sen_status_entry):
             remedy = (
                 "Pupil, school and SEN status have parts of their own in every estimate: take it out of the context."
             )
-            yield Failure("is no pupil id, school or SEN status", f"roles.context: {name}", remedy=remedy)
+            yield BrokenRule("is no pupil id, school or SEN status", f"roles.context: {name}", remedy=remedy)
         elif name in (roles.la, roles.feeder, roles.cohort) and name not in roles.categorical:
-            yield Failure("is declared as a category", f"roles.context: {name}", remedy=f"Write C({name}).")
+            yield BrokenRule("is declared as a category", f"roles.context: {name}", remedy=f"Write C({name}).")
     for name in roles.columns:
         if name in DERIVED_COLUMNS:
             remedy = "The reader makes a column of this name; map yours to another name under [columns]."
-            yield Failure("does not use a reserved name", name, remedy=remedy)
+            yield BrokenRule("does not use a reserved name", name, remedy=remedy)

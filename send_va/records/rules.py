@@ -10,7 +10,7 @@ import ibis
 import ibis.expr.types as ir
 import pandera.pandas as pan
 
-from send_va.errors import Failure
+from send_va.errors import BrokenRule, Failure
 from send_va.records.columns import as_code, as_number, is_not_a_number
 from send_va.records.fields import ORDERED_FIELDS
 from send_va.records.schema import pupil_schema
@@ -149,7 +149,7 @@ def evaluate(cohort: Cohort, rules: Sequence[RowRule]) -> list[Failure]:
             )
     found = _one_row(cohort, examples) if examples else {}
     return [
-        Failure(
+        BrokenRule(
             rule.rule,
             rule.column,
             count,

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
-from send_va.errors import Failure, InputError
+from send_va.errors import BrokenRule, Failure, InputError
 from send_va.records.roles import nearest_name
 
 READABLE = (".parquet", ".csv", ".csv.gz", ".duckdb", ".db")
@@ -92,7 +92,7 @@ def reading(name: str) -> Iterator[None]:
         where = f" at line {line.group(1)}" if line else ""
         remedy = "Check the encoding (UTF-8), the separator, the number of fields, and that the file is complete."
         kind = type(error).__name__
-        raise InputError(Failure(f"{name} can be read{where} ({kind})", remedy=remedy)) from None
+        raise InputError(BrokenRule(f"{name} can be read{where} ({kind})", remedy=remedy)) from None
 
 
 def open_file(path: Path, table: str | None) -> OpenedSource:
@@ -153,7 +153,7 @@ def open_frame(frame: pd.DataFrame, columns: Sequence[str]) -> OpenedSource:
     """
     twice = sorted({str(name) for name in frame.columns[frame.columns.duplicated()] if name in columns})
     if twice:
-        raise InputError(Failure("occurs once", ", ".join(twice), remedy="Drop or rename the repeated column."))
+        raise InputError(Failure("occurs more than once", ", ".join(twice), remedy="Rename the repeated one."))
     if frame.empty:
         raise InputError("the data frame has no rows", "Pass one row per pupil.")
     arrow = pa.table({name: _arrow_column(frame[name]) for name in columns})
@@ -192,7 +192,7 @@ def require_columns(table: ir.Table, wanted: Sequence[str], source: Source) -> N
             hint = nearest_name(name, present)
             hint = f"{hint[0].upper()}{hint[1:]} " if hint else ""
             remedy = f"{hint}The file has: {listed}. Map a column of another name under [columns]."
-            failures.append(Failure(f"is a column of {source.name}", name, remedy=remedy))
+            failures.append(Failure(f"is not a column of {source.name}", name, remedy=remedy))
     if failures:
         raise InputError(failures)
 

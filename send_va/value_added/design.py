@@ -156,7 +156,7 @@ def _require_complete_errors(cohort: Cohort, profile: CohortProfile) -> None:
         if missing:
             raise InputError(
                 Failure(
-                    rule="every record that enters has a standard error of measurement",
+                    rule="has missing values, and every record that enters needs a standard error of measurement",
                     column=name,
                     count=missing,
                     remedy="Fill it in from the test's table of conditional standard errors, or leave prior_sem out.",

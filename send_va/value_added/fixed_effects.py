@@ -151,7 +151,7 @@ def _need_status(data: pd.DataFrame, need: str) -> IntArray:
     if len(bad):
         values_there = data[need].iloc[bad].tolist()
         remedy = "Recode it: 1 for a pupil with need, 0 without."
-        raise InputError(Failure.of_rows("need is 0 or 1", need, bad.tolist(), values=values_there, remedy=remedy))
+        raise InputError(Failure.of_rows("is not 0 or 1", need, bad.tolist(), values=values_there, remedy=remedy))
     return values[:, 0].astype(np.intp)
 
 

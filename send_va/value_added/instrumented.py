@@ -147,7 +147,7 @@ def instrumented_slope(
     if prior in names or instrument in names:
         raise InputError(
             Failure(
-                rule="the prior score and its instrument are not among the covariates",
+                rule="the prior score and its instrument cannot be covariates too",
                 column=prior if prior in names else instrument,
                 remedy="Take it out of `covariates`.",
             )

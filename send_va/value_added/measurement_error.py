@@ -97,7 +97,7 @@ def error_sums(
 def _checked_sem(sem: FloatArray) -> FloatArray:
     bad = np.flatnonzero(~(np.isfinite(sem) & (np.asarray(sem) >= 0)))
     if len(bad):
-        rule = "a standard error of measurement is a number, zero or more"
+        rule = "a standard error of measurement is no number, or below zero"
         remedy = "Fill it in from the test's table of conditional standard errors, or leave the record out."
         raise InputError(Failure.of_rows(rule, "", bad.tolist(), values=np.asarray(sem)[bad].tolist(), remedy=remedy))
     return np.asarray(sem, dtype=np.float64)
@@ -171,7 +171,7 @@ def _require_sums(score: str, sums: FloatArray, groups: int) -> None:
     if np.shape(sums) != (groups,) or not np.all(np.isfinite(sums)) or np.any(np.asarray(sums) < 0):
         raise InputError(
             Failure(
-                rule=f"error variance is one sum for each of {groups} groups, zero or more",
+                rule=f"error variance must be one sum for each of {groups} groups, zero or more",
                 column=score,
                 remedy="Make it with error_sums from the standard errors of measurement.",
             )

@@ -182,7 +182,7 @@ def test_callers_settings_neither_matter_nor_change(tables, tmp_path):
 def test_missing_column_is_named(tables):
     effects, _ = tables[3]
     with pytest.raises(
-        InputError, match=r"se: school_effects.csv has the columns of this version.*Run send-va run again"
+        InputError, match=r"se: rule broken: school_effects.csv has the columns of this version.*Run send-va run again"
     ):
         figures.funnel(effects.drop(columns="se"), **LABELLED_CVA, **POINTS)
 

@@ -143,8 +143,8 @@ def test_the_spread_survives_a_large_shift(values: list[float], shift: float) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"outcome": "abc"}, r"outcome: is a number; 10 rows fail; rows 1, 2.*abc"),
-        ({"sen_status": "Q"}, r"sen_status: is one of N, K, E.*values Q"),
+        ({"outcome": "abc"}, r"outcome: rule broken: is a number; 10 rows fail; rows 1, 2.*abc"),
+        ({"sen_status": "Q"}, r"sen_status: rule broken: is one of N, K, E.*values Q"),
         ({"prior": None}, "no row is complete"),
     ],
 )

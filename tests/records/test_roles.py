@@ -51,11 +51,11 @@ def test_every_missing_role_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"school": 3}, "roles.school: is a column name"),
-        ({"prior": ["ks2", 4]}, "roles.prior: is a column name or a list of them"),
+        ({"school": 3}, "roles.school: rule broken: is a column name"),
+        ({"prior": ["ks2", 4]}, "roles.prior: rule broken: is a column name or a list of them"),
         ({"prior_sem": ["a", "b"]}, "there are 2 for 1 prior scores"),
-        ({"context": ["C(sex)", "sex"]}, "sex: is used once among outcome, prior and context"),
-        ({"context": ["att8"]}, "att8: is used once"),
+        ({"context": ["C(sex)", "sex"]}, "sex: rule broken: is used once among outcome, prior and context"),
+        ({"context": ["att8"]}, "att8: rule broken: is used once"),
         ({"context": ["C(sen)"]}, "is no pupil id, school or SEN status"),
         ({"la": "la", "context": ["la"]}, r"Write C\(la\)"),
         ({"outcome": "sen_level"}, "does not use a reserved name"),

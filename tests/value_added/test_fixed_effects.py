@@ -136,7 +136,7 @@ def test_shift_and_scale_of_the_outcome(shift, scale, seed):
 
 def test_refusals():
     data, _, _ = simulate(8, schools=4, pupils=20)
-    with pytest.raises(InputError, match=r"need: need is 0 or 1; 2 rows fail; rows 1, 3; values 2, 2"):
+    with pytest.raises(InputError, match=r"need: is not 0 or 1; 2 rows fail; rows 1, 3; values 2, 2"):
         fit(data.assign(need=[2, data["need"][1], 2, *data["need"][3:]]))
     with pytest.raises(CollinearityError, match="prior_mean: does not vary among pupils of the same school and need"):
         fit(data.assign(prior_mean=data.groupby("school")["prior"].transform("mean")), covariates="prior + prior_mean")

@@ -215,7 +215,7 @@ def test_error_that_cannot_be_taken_out_is_refused(pupils: pd.DataFrame, product
     with pytest.raises(NotSupportedError, match="spline"):
         data = products_of(pupils.assign(sem=1.0), roles=with_errors)
         fit_labelled(data, "prior", rng=np.random.default_rng(1), correct_error=True)
-    with pytest.raises(InputError, match=r"sem: every record .* 2 rows fail"):
+    with pytest.raises(InputError, match=r"sem: has missing values.* 2 rows fail"):
         sem = np.where(np.arange(len(pupils)) < 2, np.nan, 1.0)
         products_of(pupils.assign(sem=sem), knots=0, roles=with_errors)
     with pytest.raises(InputError, match="reliab"):

@@ -223,7 +223,7 @@ def test_refuses_what_cannot_be_corrected():
     with pytest.raises(NotSupportedError, match="need:prior"):
         correct_cross_products(product, error)
     assert correct_cross_products(product, error, error_free=["need:prior"]).n_groups == 40
-    with pytest.raises(InputError, match="prior: error variance is one sum for each of 40 groups"):
+    with pytest.raises(InputError, match="prior: error variance must be one sum for each of 40 groups"):
         correct_cross_products(products, {"prior": np.ones(3)})
     with pytest.raises(InputError, match="hold no column reading"):
         correct_cross_products(products, {"reading": error["prior"]})
@@ -304,7 +304,7 @@ def test_instrument_refusals():
         run(instrument="prior")
     with pytest.raises(InputError, match="copy or linear transform of prior"):
         run(instrument="copy")
-    with pytest.raises(InputError, match="second: the prior score and its instrument are not among the covariates"):
+    with pytest.raises(InputError, match="second: the prior score and its instrument cannot be covariates too"):
         run(covariates="need + second")
     with pytest.raises(CollinearityError, match="mean: does not vary among pupils of the same school"):
         run(covariates="need + mean")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from send_va.errors import Failure, InputError
+from send_va.errors import BrokenRule, InputError
 from send_va.records.simulator.background import (
     ETHNIC_GROUPS,
     PRIOR_SD,
@@ -218,7 +218,7 @@ def _check_sizes(schools: int, mean_size: float) -> None:
     ):
         if not value >= least:
             raise InputError(
-                Failure(
+                BrokenRule(
                     rule=f"at least {least}",
                     column=column,
                     values=(str(value),),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from send_va.errors import Failure, InputError
+from send_va.errors import BrokenRule, InputError
 
 if TYPE_CHECKING:
     from send_va.records.simulator.cohort import SimulatedCohort
@@ -114,7 +114,7 @@ def _check_target(target: Path) -> None:
         return
     if not target.is_dir():
         raise InputError(
-            Failure(
+            BrokenRule(
                 rule="the simulation goes into a directory",
                 column="directory",
                 values=(f"{target.name} is a file",),
@@ -125,7 +125,7 @@ def _check_target(target: Path) -> None:
     others = tuple(sorted(present - _FILES))
     if others or (present and not _is_simulation(target)):
         raise InputError(
-            Failure(
+            BrokenRule(
                 rule="the directory is empty or holds a previous simulation and nothing else",
                 column="directory",
                 count=len(others or present),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from send_va.errors import Failure, InputError
+from send_va.errors import BrokenRule, InputError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -111,7 +111,7 @@ def find_geography(name: str) -> Geography:
     nearest = difflib.get_close_matches(name, GEOGRAPHIES, n=1)
     hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
     raise InputError(
-        Failure(
+        BrokenRule(
             rule="the geography is one of the known geographies",
             column="geography",
             values=(repr(name),),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from send_va.errors import Failure, InputError
+from send_va.errors import BrokenRule, InputError
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def find_scenario(name: str) -> Scenario:
     nearest = difflib.get_close_matches(name, SCENARIOS, n=1)
     hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
     raise InputError(
-        Failure(
+        BrokenRule(
             rule="the scenario is one of the known scenarios",
             column="scenario",
             values=(repr(name),),

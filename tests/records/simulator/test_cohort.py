@@ -251,9 +251,9 @@ def test_unknown_names_are_refused_with_the_nearest_and_the_list() -> None:
 
 
 def test_sizes_that_are_too_small_are_refused() -> None:
-    with pytest.raises(InputError, match="schools: at least 10; values 2"):
+    with pytest.raises(InputError, match="schools: rule broken: at least 10; values 2"):
         world(schools=2)
-    with pytest.raises(InputError, match="pupils_per_school: at least 5; values 1"):
+    with pytest.raises(InputError, match="pupils_per_school: rule broken: at least 5; values 1"):
         world(pupils_per_school=1)
 
 
