@@ -221,6 +221,11 @@ def study_from(content: Mapping[str, Any], folder: Path) -> Study:
         failures = _out_of_range(sections)
     if not sections["data"].file:
         failures.append(Failure("file is missing", column="data.file", remedy='Write file = "pupils.parquet".'))
+    failures += [
+        Failure("must be text, the name of a column of the file", column=f"columns.{key}", values=(repr(value),))
+        for key, value in content.get("columns", {}).items()
+        if not isinstance(value, str)
+    ]
     free: dict[str, Any] = {}
     for name, read in (("roles", Roles.from_mapping), ("sen", _sen_codes)):
         try:

@@ -71,6 +71,8 @@ def test_fingerprint_follows_what_decides_the_result(tmp_path: Path) -> None:
         ("[study]", '[sen]\nsuport = ["K"]\n[study]', "Did you mean support"),
         ("[study]", '[sen]\nnone = ["K"]\n[study]', "one level"),
         ("[study]", "columns = 3\n[study]", "must be a table"),
+        ("[study]", "[columns]\nschool = 3\n[study]", "columns.school: must be text"),
+        ("[study]", "[study]\nseed = -1", "study.seed: must be 0 or more"),
         ("[study]", "[study", "not a TOML file"),
     ],
 )

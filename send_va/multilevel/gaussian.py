@@ -217,7 +217,12 @@ def _as_weights(given: NDArray[np.float64] | str | None, data: pd.DataFrame, rol
         if given not in data.columns:
             raise InputError(Failure(rule=f"column for {role} is missing", column=given))
         given = data[given].to_numpy()
-    return np.asarray(given, dtype=np.float64)
+    values = pd.to_numeric(pd.Series(given), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    bad = np.flatnonzero(~(np.isfinite(values) & (values > 0))).tolist()
+    if bad:
+        remedy = "They must be positive, finite numbers; leave out records of weight 0."
+        raise InputError(Failure.of_rows(f"{role} that cannot be used", "", bad, remedy=remedy))
+    return values
 
 
 def _columns(

@@ -52,8 +52,8 @@ def nested_grouping(data: pd.DataFrame, groups: Mapping[str, str]) -> Grouping:
     NotSupportedError
         Groups are crossed: some group of one factor meets several groups of the other, both ways.
     """
-    if not groups:
-        raise InputError("no grouping is given", 'Name one, e.g. groups={"school": "1"}.')
+    if not isinstance(groups, Mapping) or not groups:
+        raise InputError("groups must map grouping columns to formulas", 'Write, for example, groups={"school": "1"}.')
     coded = {name: _codes(data, name) for name in groups}
     finest_first = sorted(coded, key=lambda name: -len(coded[name][1]))
     parents: list[NDArray[np.intp]] = []

@@ -129,6 +129,7 @@ class Criterion:
         self.evaluations += 1
         done = self.forward(theta)
         beta, inverse, logdet, rss = self.fixed_effects(done[-1].schur)
+        _refuse_no_residual(rss / self.degrees)
         value = sum(level.logdet for level in done) + self.degrees * float(np.log(rss / self.degrees))
         direction = np.zeros(self.products.shape[1])
         direction[self.x], direction[self.y] = -beta, 1.0
@@ -205,6 +206,15 @@ def fit_nested(
         inverse_curvature = start.inverse_curvature
     theta, inverse_curvature, convergence = _optimise(criterion, theta, inverse_curvature)
     return _solution(criterion, theta, inverse_curvature, convergence, data, size)
+
+
+def _refuse_no_residual(scale: float) -> None:
+    """`scale` is the residual variance as a share of the outcome's mean square."""
+    if not scale > 1e-10:
+        raise InputError(
+            "the outcome does not vary within groups beyond its random effects: there is no residual variance",
+            "Check that it is a result of the records, not of their groups.",
+        )
 
 
 def column_sizes(data: CrossProducts) -> FloatArray:
@@ -324,6 +334,7 @@ def _solution(
     log_outcome = criterion.degrees * float(np.log(size[criterion.y]))
     solved = solve_at(criterion, theta, data, size)
     scale = solved.rss / criterion.degrees
+    _refuse_no_residual(scale / size[criterion.y] ** 2)
     return NestedSolution(
         beta=solved.beta,
         beta_cov=solved.weight_of_beta * scale,

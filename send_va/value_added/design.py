@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from send_va.errors import Failure, InputError
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray, cross_products
+from send_va.multilevel.formula import MOST_LEVELS
 from send_va.multilevel.threads import one_blas_thread
 from send_va.value_added.contexts import INTERCEPT, OUTCOME, CategoryColumn, ContextColumns, SplineColumn, mean_name
 from send_va.value_added.measurement_error import error_sums
@@ -84,10 +85,12 @@ def context_columns(
     Raises
     ------
     InputError
-        `composition` names a column that is neither a prior score nor a numeric background column.
+        `composition` names a column that is neither a prior score nor a numeric background column, or a category has
+        more levels than can be estimated.
     """
     roles = cohort.roles
     splines = tuple(_spline(name, profile.priors[name]) for name in roles.prior)
+    _refuse_many_levels(cohort, profile)
     categories = tuple(CategoryColumn(name, tuple(profile.levels[name])) for name in roles.categorical)
     numeric = roles.numeric_context
     allowed = (*roles.prior, *numeric)
@@ -98,6 +101,19 @@ def context_columns(
             f"composition cannot use {', '.join(unknown)}", f"School means are taken of {', '.join(allowed)}."
         )
     return ContextColumns(splines, numeric, categories, chosen)
+
+
+def _refuse_many_levels(cohort: Cohort, profile: CohortProfile) -> None:
+    crowded = [name for name in cohort.roles.categorical if len(profile.levels[name]) > MOST_LEVELS]
+    if crowded:
+        raise InputError(
+            Failure(
+                f"has {len(profile.levels[name]):,} levels, more than the {MOST_LEVELS} a category may have",
+                name,
+                remedy="If it is a number, leave out C(); if it identifies pupils or places, leave it out.",
+            )
+            for name in crowded
+        )
 
 
 def _spline(name: str, score: PriorSummary) -> SplineColumn:

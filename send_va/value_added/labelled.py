@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from send_va.effects import SchoolEffects
-from send_va.errors import BoundaryWarning, InputError, NotSupportedError
+from send_va.errors import BoundaryWarning, CollinearityError, Failure, InputError, NotSupportedError
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray
 from send_va.multilevel.elimination import Level
 from send_va.multilevel.formula import check_full_rank
@@ -128,7 +128,7 @@ def fit_labelled(
     columns = _Columns.of(data, context, prior_slope)
     strata = [part.select(columns.held) for part in data.strata]
     x = columns.x()
-    check_full_rank(combine(strata, np.ones(3)).total[np.ix_(x, x)], columns.fixed)
+    _require_full_rank(data, columns, combine(strata, np.ones(3)).total[np.ix_(x, x)])
     fit = _fit(strata, columns, x, residual_by_need)
     slopes = None
     if correct_error:
@@ -151,6 +151,19 @@ def fit_labelled(
         converged=fit.solution.convergence.converged and fit.settled,
         notes=_notes(fit),
     )
+
+
+def _require_full_rank(data: LabelledProducts, columns: _Columns, total: FloatArray) -> None:
+    """Name redundant columns; a spline that the scores cannot carry is named as one thing, with its remedy."""
+    try:
+        check_full_rank(total, columns.fixed)
+    except CollinearityError as error:
+        of_spline = {name: s.column for s in data.context.splines for name in s.names if name != s.column}
+        thin = dict.fromkeys(of_spline[f.column] for f in error.failures if f.column in of_spline)
+        others = [failure for failure in error.failures if failure.column not in of_spline]
+        rule = "has too few different values between some knots of its spline"
+        remedy = "Look for extreme values, or set fewer knots under [prior] (0 for a line)."
+        raise CollinearityError([*(Failure(rule, name, remedy=remedy) for name in thin), *others]) from error
 
 
 def _fit(strata: Sequence[CrossProducts], columns: _Columns, x: Any, residual_by_need: bool) -> StratifiedSolution:

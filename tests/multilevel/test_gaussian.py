@@ -184,6 +184,12 @@ def test_bad_input_is_named() -> None:
         fit_gaussian("y ~ need", data.assign(school=data["school"].where(data.index > 0)), {"school": "1"})
     with pytest.raises(InputError, match="positive"):
         fit_gaussian("y ~ need", data, {"school": "1"}, weights=np.zeros(100))
+    with pytest.raises(InputError, match=r"rows 1, 2.*positive, finite"):
+        fit_gaussian("y ~ need", data, {"school": "1"}, weights=np.array(["a"] * 100))
+    with pytest.raises(InputError, match="groups must map"):
+        fit_gaussian("y ~ need", data, "school")
+    with pytest.raises(InputError, match="does not vary within groups"):
+        fit_gaussian("y ~ need", data.assign(y=data["school"] * 1.0), {"school": "1"})
     with pytest.raises(InputError, match="no grouping 'la'"):
         fit_gaussian("y ~ need", data, {"school": "1"}).random_effects("la")
     with pytest.raises(InputError, match="no variation"):

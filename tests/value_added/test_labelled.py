@@ -175,6 +175,18 @@ def test_constant_and_collinear_covariates_are_named(pupils: pd.DataFrame) -> No
         check_contexts(["everything"])
 
 
+def test_a_spline_the_scores_cannot_carry_is_named_as_one_thing(pupils: pd.DataFrame) -> None:
+    outlier = pupils.assign(prior=pupils["prior"].where(pupils.index > 0, 1e6))
+    with pytest.raises(CollinearityError, match=r"^prior: has too few different values .*fewer knots"):
+        fit_labelled(products_of(outlier, knots=5), "prior", rng=np.random.default_rng(1))
+
+
+def test_a_category_of_identifiers_is_refused(pupils: pd.DataFrame) -> None:
+    named = pupils.assign(code=[f"c{k}" for k in range(len(pupils))])
+    with pytest.raises(InputError, match=r"code: has [\d,]+ levels, more than the 200"):
+        products_of(named, roles=ROLES | {"context": ["C(code)"]})
+
+
 def test_a_spline_is_fixed_by_its_knots() -> None:
     """The columns of a score do not depend on which other scores are in the batch, and span lines."""
     spline = SplineColumn("prior", (80.0, 95.0, 103.0, 120.0))
