@@ -139,10 +139,26 @@ def run(
     versions = installed_versions()
     directory = RunDirectory.open(out, study.fingerprint(cohort.source.sha256, versions), resume=resume)
     try:
-        effects = _estimate(study, cohort, contexts, directory, progress)
+        finished = _stages(study, cohort, contexts, versions, directory, progress)
     except (InputError, NotSupportedError):
         directory.discard()
         raise
+    if not finished.converged:
+        kept = f"Results are kept in {directory.out.name}/private; no school is given a position."
+        raise ConvergenceError("\n".join([*finished.notes, kept]))
+    return finished
+
+
+def _stages(
+    study: Study,
+    cohort: Cohort,
+    contexts: tuple[Context, ...],
+    versions: dict[str, str],
+    directory: RunDirectory,
+    progress: Progress,
+) -> Run:
+    """Estimate, rank, draw, and put the finished directory in place."""
+    effects = _estimate(study, cohort, contexts, directory, progress)
     with progress.stage("rank and write tables"):
         notes = json.loads((directory.work / "notes.json").read_text())
         converged = all(note["converged"] for note in notes.values())
@@ -169,10 +185,6 @@ def run(
     (directory.work / "notes.json").unlink()
     directory.finish()
     said = tuple(f"{name}: {text}" for name, note in notes.items() for text in note["notes"])
-    if not converged:
-        raise ConvergenceError(
-            "\n".join([*said, f"Results are kept in {directory.out.name}/private; no school is given a position."])
-        )
     return Run(directory.out, school_table, ranking_table, record, converged, said)
 
 
