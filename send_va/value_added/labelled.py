@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -160,10 +160,20 @@ def _require_full_rank(data: LabelledProducts, columns: _Columns, total: FloatAr
     except CollinearityError as error:
         of_spline = {name: s.column for s in data.context.splines for name in s.names if name != s.column}
         thin = dict.fromkeys(of_spline[f.column] for f in error.failures if f.column in of_spline)
-        others = [failure for failure in error.failures if failure.column not in of_spline]
+        others = [_of_school_mean(data, failure) for failure in error.failures if failure.column not in of_spline]
         rule = "has too few different values between some knots of its spline"
         remedy = "Look for extreme values, or set fewer knots under [prior] (0 for a line)."
         raise CollinearityError([*(Failure(rule, name, remedy=remedy) for name in thin), *others]) from error
+
+
+def _of_school_mean(data: LabelledProducts, failure: Failure) -> Failure:
+    if failure.column not in _school_means(data):
+        return failure
+    remedy = (
+        f"There are {len(data.schools)} schools. Name fewer columns as composition under [value_added], or leave the "
+        "composition context out."
+    )
+    return replace(failure, remedy=remedy)
 
 
 def _fit(strata: Sequence[CrossProducts], columns: _Columns, x: Any, residual_by_need: bool) -> StratifiedSolution:

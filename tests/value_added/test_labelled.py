@@ -181,6 +181,12 @@ def test_a_spline_the_scores_cannot_carry_is_named_as_one_thing(pupils: pd.DataF
         fit_labelled(products_of(outlier, knots=5), "prior", rng=np.random.default_rng(1))
 
 
+def test_too_few_schools_for_their_means_are_told_what_to_leave_out(pupils: pd.DataFrame) -> None:
+    few = pupils[pupils["school"].isin(pupils["school"].unique()[:3])]
+    with pytest.raises(CollinearityError, match=r"school mean of .*There are 3 schools.*composition"):
+        fit_labelled(products_of(few), "composition", rng=np.random.default_rng(1))
+
+
 def test_a_category_of_identifiers_is_refused(pupils: pd.DataFrame) -> None:
     named = pupils.assign(code=[f"c{k}" for k in range(len(pupils))])
     with pytest.raises(InputError, match=r"code: has [\d,]+ levels, more than the 200"):
