@@ -36,10 +36,13 @@ wanted=$(cat requirements.lock pyproject.toml | cksum)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && .venv/bin/python -c 'import send_va' 2>/dev/null; then
     exit 0
 fi
-python=$(find_python)
-echo "Setting up .venv with $("$python" --version) (a few minutes, once)"
-rm -rf .venv
-"$python" -m venv .venv
+if [ -x .venv/bin/python ] && is_usable .venv/bin/python; then
+    echo "Updating .venv to requirements.lock"
+else
+    python=$(find_python)
+    echo "Setting up .venv with $("$python" --version) (a few minutes, once)"
+    "$python" -m venv --clear .venv
+fi
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 echo "$wanted" > "$stamp"

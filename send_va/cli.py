@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from send_va.errors import SendVaError
+from send_va.errors import InputError, SendVaError
 
 app = typer.Typer(
     help="Contextual value-added for pupils with special educational needs, by school, with its uncertainty.",
@@ -42,7 +44,7 @@ def _options(
 @app.command()
 def simulate(
     directory: Annotated[Path, typer.Argument(help="New directory for pupils.parquet, study.toml and truth.csv.")],
-    schools: Annotated[int, typer.Option(help="Number of schools.", min=2)] = 300,
+    schools: Annotated[int, typer.Option(help="Number of schools.", min=10)] = 300,
     scenario: Annotated[str, typer.Option(help="Name of the scenario; a wrong name lists them.")] = "independent",
     geography: Annotated[str, typer.Option(help="scattered, five_feeders or nearly_nested.")] = "scattered",
     seed: Annotated[int, typer.Option(help="Seed of every random number.", min=0)] = 1,
@@ -65,12 +67,19 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Validate the study and every record; list all that fails."""
-    from send_va.pipeline import read_cohort
-    from send_va.records.check import check_cohort
     from send_va.study import load_study
 
-    loaded = load_study(study)
-    report = check_cohort(read_cohort(loaded), baseline=loaded.prior.baseline)
+    try:
+        loaded = load_study(study)
+        from send_va.pipeline import read_cohort
+        from send_va.records.check import check_cohort
+
+        report = check_cohort(read_cohort(loaded), baseline=loaded.prior.baseline)
+    except InputError as error:
+        if not as_json:
+            raise
+        typer.echo(json.dumps([dataclasses.asdict(failure) for failure in error.failures], indent=2))
+        raise typer.Exit(error.exit_code) from error
     table = report.table()
     if as_json:
         typer.echo(table.to_json(orient="records", indent=2))
@@ -88,7 +97,9 @@ def check(
 @app.command()
 def run(
     study: Annotated[Path, typer.Argument(help="Study file (study.toml).")],
-    out: Annotated[Path, typer.Option(help="New or empty directory for the results.")],
+    out: Annotated[
+        Path, typer.Option(help="Directory for the results: new, empty, or of an earlier run, which is replaced.")
+    ],
     engine: Annotated[str, typer.Option(help="reml (the Bayesian engine is not part of this version).")] = "reml",
     draws: Annotated[int | None, typer.Option(help="Draws of the school effects.", min=100)] = None,
     seed: Seed = None,
@@ -96,9 +107,14 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Estimate value-added for every school of a study, with its uncertainty."""
+    from send_va.study import load_study
+
+    loaded = load_study(study)  # a mistake in it is said before the heavy libraries are loaded
     from send_va.pipeline import run as run_study
 
-    result = run_study(study, out, engine=engine, draws=draws, seed=seed, resume=resume, quiet=quiet)
+    result = run_study(loaded, out, engine=engine, draws=draws, seed=seed, resume=resume, quiet=quiet)
+    if loaded.study.synthetic:
+        typer.echo("SYNTHETIC DATA: no school here exists.")
     typer.echo(str(result))
 
 

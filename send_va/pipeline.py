@@ -22,7 +22,7 @@ from send_va.ranking import PublicationRule, rank
 from send_va.records.check import check_cohort
 from send_va.records.reader import Cohort, open_cohort
 from send_va.run_directory import RunDirectory, refuse_foreign
-from send_va.study import Study, load_study
+from send_va.study import Study, load_study, validated
 from send_va.value_added.contexts import CONTEXTS, Context
 from send_va.value_added.design import LabelledProducts, context_columns, labelled_products
 from send_va.value_added.labelled import LabelledFit, fit_labelled
@@ -234,6 +234,8 @@ def fit_value_added(
     if estimator != "labelled":
         raise NotSupportedError(f"no estimator {estimator!r} in this version; it has 'labelled'.")
     (chosen,) = check_contexts([context])
+    if draws < 1 or seed < 0:
+        raise InputError(f"draws must be 1 or more and seed 0 or more, not {draws} and {seed}")
     check_cohort(cohort, baseline="not stated").raise_if_failed()
     profile = cohort.profile(prior_knots)
     data = labelled_products(cohort, profile, context_columns(cohort, profile))
@@ -252,7 +254,7 @@ def _overridden(study: Study, draws: int | None, seed: int | None) -> Study:
         study = replace(study, value_added=replace(study.value_added, draws=draws))
     if seed is not None:
         study = replace(study, study=replace(study.study, seed=seed))
-    return study
+    return validated(study)
 
 
 def _estimate(

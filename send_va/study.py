@@ -165,6 +165,20 @@ class Study:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def validated(study: Study) -> Study:
+    """Check the ranges of a study made or changed in Python.
+
+    Raises
+    ------
+    StudyError
+        Listing every value out of range.
+    """
+    failures = _out_of_range(vars(study))
+    if failures:
+        raise StudyError(failures)
+    return study
+
+
 _TYPED = {
     "study": StudySection,
     "data": DataSection,
@@ -197,6 +211,8 @@ def load_study(path: str | Path) -> Study:
         raise StudyError(
             f"there is no study file {path.name}", "send-va simulate DIR writes one to start from."
         ) from error
+    except OSError as error:
+        raise StudyError(f"{path.name or path} cannot be read as a file", "Name the study file itself.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyError(
             f"{path.name} is not a TOML file: {error}", "See data_dictionary.md for an example."
@@ -294,8 +310,14 @@ def _out_of_range(sections: Mapping[str, Any]) -> list[Failure]:
             )
     checks = (
         (sections["study"].seed >= 0, "study.seed", "must be 0 or more", sections["study"].seed),
-        (va.draws >= 100, "value_added.draws", "must be at least 100", va.draws),
+        (
+            isinstance(va.draws, int) and va.draws >= 100,
+            "value_added.draws",
+            "must be a whole number, 100 or more",
+            va.draws,
+        ),
         (0.5 <= va.coverage < 1.0, "value_added.coverage", "must be at least 0.5 and below 1", va.coverage),
+        (bool(prior.baseline.strip()), "prior.baseline", "must name what the prior scores are", prior.baseline),
         (prior.knots >= 0, "prior.knots", "must be 0 or more", prior.knots),
         (
             prior.knots == 0 or not prior.correct_error,

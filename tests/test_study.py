@@ -57,7 +57,7 @@ def test_fingerprint_follows_what_decides_the_result(tmp_path: Path) -> None:
         ("[value_added]", "[value_aded]", "Did you mean value_added"),
         ("draws", "drawz", "Did you mean draws"),
         ('"cva"]', '"cav"]', "Did you mean cva"),
-        ("draws = 200", "draws = 20", "at least 100"),
+        ("draws = 200", "draws = 20", "100 or more"),
         ("draws = 200", 'draws = "many"', "whole number"),
         ("draws = 200", "residual_by_need = 1", "true or false"),
         ("draws = 200", "coverage = 95", "below 1"),

@@ -176,7 +176,7 @@ def _sum_of_squares(white: FloatArray, level: Level) -> FloatArray:
 
 
 def adjoint_factor(done: Eliminated, level: Level, factor: FloatArray, schur_bar: FloatArray) -> FloatArray:
-    """Derivative with respect to ``Lambda`` (lower triangle, as a vector) of the log-determinants and of `schur`.
+    """Derivative with respect to ``Lambda``, shape (q, q), of the log-determinants and of `schur`.
 
     `schur_bar` (m, m), or (parents, m, m), is the derivative of the criterion with respect to `schur`.
     """
@@ -192,7 +192,7 @@ def adjoint_factor(done: Eliminated, level: Level, factor: FloatArray, schur_bar
             carried[:, run] = reduced[:, run] @ bar
     g_bar = -np.array([[np.vdot(carried[a], reduced[b]) for b in range(q)] for a in range(q)])
     g_bar += reduced[:, :, level.z].sum(axis=1)
-    return np.asarray(((g_bar + g_bar.T) @ factor)[np.tril_indices(q)])
+    return np.asarray((g_bar + g_bar.T) @ factor)
 
 
 def adjoint_products(done: Eliminated, level: Level, schur_bar: FloatArray) -> FloatArray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 
 from send_va.errors import InputError
@@ -106,10 +106,15 @@ class Criterion:
         self.summed = sum_over_parents(products, levels[0])
         self.degrees = n_records - (len(x) if reml else 0)
         self.evaluations = 0
+        self.bases = _bases(products, levels, n_records)
+
+    def factors(self, theta: FloatArray) -> list[FloatArray]:
+        """Factors of the relative covariances, one a level."""
+        return [basis @ lower for basis, lower in zip(self.bases, unpack(theta, self.levels), strict=True)]
 
     def forward(self, theta: FloatArray) -> list[Eliminated]:
         """Eliminate level by level."""
-        factors = unpack(theta, self.levels)
+        factors = self.factors(theta)
         done = [eliminate_prepared(self.innermost, self.levels[0], factors[0], self.summed)]
         for level, factor in zip(self.levels[1:], factors[1:], strict=True):
             done.append(eliminate(done[-1].schur, level, factor))
@@ -137,10 +142,11 @@ class Criterion:
         if self.reml:
             value += logdet
             bar[np.ix_(self.x, self.x)] += inverse
-        factors = unpack(theta, self.levels)
+        factors = self.factors(theta)
         gradient: list[FloatArray] = []
         for at in reversed(range(len(self.levels))):
-            gradient.insert(0, adjoint_factor(done[at], self.levels[at], factors[at], bar))
+            by_factor = adjoint_factor(done[at], self.levels[at], factors[at], bar)
+            gradient.insert(0, (self.bases[at].T @ by_factor)[np.tril_indices(self.levels[at].q)])
             if at > 0:
                 bar = adjoint_products(done[at], self.levels[at], bar)
         return value, np.concatenate(gradient)
@@ -193,6 +199,7 @@ def fit_nested(
         Fewer records than fixed effects, or an outcome the fixed effects reproduce exactly.
     """
     n_records = float(data.counts.sum())
+    _require_groups(data, levels)
     if n_records <= len(x):
         raise InputError(f"{n_records:.0f} records cannot estimate {len(x)} coefficients", "Use fewer covariates.")
     size = column_sizes(data)
@@ -202,7 +209,7 @@ def fit_nested(
     theta = np.concatenate([0.3 * np.eye(level.q)[np.tril_indices(level.q)] for level in levels])
     inverse_curvature = np.eye(len(theta)) / data.n_groups
     if start is not None:
-        theta = pack([covariance / start.scale for covariance in start.covariances], levels, size)
+        theta = pack(criterion, [covariance / start.scale for covariance in start.covariances], size)
         inverse_curvature = start.inverse_curvature
     theta, inverse_curvature, convergence = _optimise(criterion, theta, inverse_curvature)
     return _solution(criterion, theta, inverse_curvature, convergence, data, size)
@@ -224,6 +231,25 @@ def column_sizes(data: CrossProducts) -> FloatArray:
     return size
 
 
+def _require_groups(data: CrossProducts, levels: Sequence[Level]) -> None:
+    groups = int((data.counts > 0).sum())
+    for level in [None, *levels[:-1]]:
+        if level is not None and level.parent is not None:
+            used = len(np.unique(level.parent[data.counts > 0])) if len(level.parent) == data.n_groups else groups
+            if used == groups:
+                raise InputError("two groupings hold the same groups", "Leave one of them out.")
+            groups = used
+        if groups < 2:
+            raise InputError(
+                "there is one group only, so no difference between groups can be estimated", "Give two groups or more."
+            )
+    if data.counts.max() <= 1:
+        raise InputError(
+            "every group has one record, so differences between groups cannot be told from those between records",
+            "Use a coarser grouping.",
+        )
+
+
 def _require_residual(criterion: Criterion) -> None:
     total = criterion.products.sum(axis=0)
     try:
@@ -239,12 +265,21 @@ def _require_residual(criterion: Criterion) -> None:
         )
 
 
-def pack(relative: Sequence[FloatArray], levels: Sequence[Level], size: FloatArray) -> FloatArray:
-    """Elements of the factors of relative covariances (in the units of the columns), columns at unit scale."""
+def _bases(products: FloatArray, levels: Sequence[Level], n_records: float) -> list[FloatArray]:
+    """Uncorrelated unit-size combinations of each level's columns: the search is as easy whatever their means."""
+    total = products.sum(axis=0) / n_records
+    lowers = [np.linalg.cholesky(total[np.ix_(level.z, level.z)]) for level in levels]
+    return [np.asarray(solve_triangular(lower, np.eye(len(lower)), lower=True).T) for lower in lowers]
+
+
+def pack(criterion: Criterion, relative: Sequence[FloatArray], size: FloatArray) -> FloatArray:
+    """Elements that give these relative covariances (in the units of the columns)."""
     parts = []
-    for level, covariance in zip(levels, relative, strict=True):
+    for level, basis, covariance in zip(criterion.levels, criterion.bases, relative, strict=True):
         scaled = covariance * size[level.z][:, None] * size[level.z]
-        parts.append(np.linalg.cholesky(scaled + 1e-10 * np.eye(level.q))[np.tril_indices(level.q)])
+        inverse = np.linalg.inv(basis)
+        nudged = inverse @ scaled @ inverse.T + 1e-10 * np.eye(level.q)
+        parts.append(np.linalg.cholesky(nudged)[np.tril_indices(level.q)])
     return np.concatenate(parts)
 
 
@@ -311,7 +346,7 @@ class Solved:
 def solve_at(criterion: Criterion, theta: FloatArray, data: CrossProducts, size: FloatArray) -> Solved:
     """Fixed effects and conditional means given the factor's elements (of columns at unit scale)."""
     levels = criterion.levels
-    factors = [factor / size[level.z][:, None] for factor, level in zip(unpack(theta, levels), levels, strict=True)]
+    factors = [factor / size[level.z][:, None] for factor, level in zip(criterion.factors(theta), levels, strict=True)]
     done = [eliminate(data.products, levels[0], factors[0])]
     for level, factor in zip(levels[1:], factors[1:], strict=True):
         done.append(eliminate(done[-1].schur, level, factor))

@@ -61,7 +61,7 @@ def variance_draws(
         solution.reml,
     )
     relative = [covariance / solution.scale for covariance in solution.covariances]
-    centre = pack(relative, solution.levels, size)
+    centre = pack(criterion, relative, size)
     values, vectors = np.linalg.eigh(_curvature(criterion, centre))
     spread = vectors * np.sqrt(2.0 / np.maximum(values, _FLATTEST * values[-1]))
     drawn = []

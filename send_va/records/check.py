@@ -237,7 +237,7 @@ def _school_failures(cohort: Cohort) -> Iterator[Failure]:
 
 
 def _cohort_year_failures(cohort: Cohort, baseline: str) -> Iterator[Failure]:
-    if cohort.roles.cohort is None or baseline.strip().upper() != "KS2":
+    if cohort.roles.cohort is None or re.sub(r"[^a-z0-9]|stage|key", "", baseline.lower()) not in ("ks2", "2"):
         return
     known = cohort.table.filter(cohort.table[cohort.roles.cohort].notnull())
     counted = known.group_by(label=known[cohort.roles.cohort]).aggregate(rows=known.count())

@@ -149,7 +149,7 @@ def fit_labelled(
         coefficients=_marked(_coefficient_table(fit, columns, slopes), context),
         variance_components=_marked(_variance_rows(fit, columns, residual_by_need), context),
         converged=fit.solution.convergence.converged and fit.settled,
-        notes=_notes(fit),
+        notes=_notes(fit, columns),
     )
 
 
@@ -281,16 +281,31 @@ def _residual_rows(variance: FloatArray, by_need: bool) -> pd.DataFrame:
     )
 
 
-def _notes(fit: StratifiedSolution) -> tuple[str, ...]:
+_WORDS = {INTERCEPT: "u (level)", NEED: "gap", PRIOR_SLOPE: "slope on prior attainment"}
+_NEGLIGIBLE = 1e-3  # SD between schools, as a share of the largest residual SD, that counts as zero
+
+
+def _notes(fit: StratifiedSolution, columns: _Columns) -> tuple[str, ...]:
     notes = []
     if fit.solution.convergence.at_boundary:
-        notes.append(
-            "a variance between schools is estimated at zero, or two effects as perfectly correlated: the records show "
-            "no school differences beyond chance in that direction, and effects in it are shrunken to the average"
-        )
+        notes.append(f"{_at_boundary(fit, columns)}; effects in that direction are shrunken to the average")
         warnings.warn(notes[-1], BoundaryWarning, stacklevel=4)
     if not fit.settled:
         notes.append(f"residual variances by status still moved after {fit.passes} passes")
     if not fit.solution.convergence.converged:
         notes.append(f"REML did not converge: {fit.solution.convergence.message}")
     return tuple(notes)
+
+
+def _at_boundary(fit: StratifiedSolution, columns: _Columns) -> str:
+    """Which variance is zero, or which effects go together perfectly, in words."""
+    sd = np.sqrt(np.diag(fit.solution.covariances[0]))
+    zero = sd < _NEGLIGIBLE * np.sqrt(fit.residual_variance.max())
+    if zero.any():
+        named = ", ".join(_WORDS[name] for name, none in zip(columns.random, zero, strict=True) if none)
+        return f"the variance of {named} between schools is estimated at zero: the records show no differences in it"
+    correlation = fit.solution.covariances[0] / np.outer(sd, sd)
+    first, second = np.triu_indices(len(sd), 1)
+    closest = int(np.abs(correlation[first, second]).argmax())
+    pair = " and ".join(_WORDS[columns.random[at]] for at in (first[closest], second[closest]))
+    return f"school differences in {pair} are estimated as (nearly) perfectly correlated"

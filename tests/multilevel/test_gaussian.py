@@ -149,6 +149,37 @@ def test_units_and_order_do_not_matter(shift: float, factor: float, seed: int) -
     assert other.llf == pytest.approx(plain.llf - 178 * np.log(factor), abs=1e-5)
 
 
+@pytest.mark.parametrize("shift", [2e3, 2e4])
+def test_a_slope_column_far_from_zero_gives_the_same_model(shift: float) -> None:
+    """Shifting a column with a random slope re-parametrises the model: same likelihood, same slope variance."""
+    data, _ = simulated(np.random.default_rng(9), schools=40, pupils=15)
+    data["x"] = np.random.default_rng(10).normal(size=len(data))
+    plain = fit_gaussian("y ~ x", data, {"school": "1 + x"})
+    moved = fit_gaussian("y ~ x", data.assign(x=data["x"] + shift), {"school": "1 + x"})
+    assert moved.converged
+    assert moved.llf == pytest.approx(plain.llf, abs=1e-4)
+    assert moved.variance_components["variance"][1] == pytest.approx(plain.variance_components["variance"][1], rel=1e-2)
+
+
+def test_a_slope_column_too_far_from_zero_is_not_called_converged() -> None:
+    """Cross-products of a column at 100,000 times its SD have lost the digits; the fit must not claim otherwise."""
+    data, _ = simulated(np.random.default_rng(9), schools=40, pupils=15)
+    data["x"] = np.random.default_rng(10).normal(size=len(data))
+    plain = fit_gaussian("y ~ x", data, {"school": "1 + x"})
+    moved = fit_gaussian("y ~ x", data.assign(x=data["x"] + 1e5), {"school": "1 + x"})
+    assert not moved.converged or moved.llf == pytest.approx(plain.llf, abs=1e-3)
+
+
+def test_what_the_groups_cannot_tell_is_refused() -> None:
+    data, _ = simulated(np.random.default_rng(1), schools=10, pupils=10)
+    with pytest.raises(InputError, match="one group only"):
+        fit_gaussian("y ~ need", data.assign(all="a"), {"all": "1"})
+    with pytest.raises(InputError, match="every group has one record"):
+        fit_gaussian("y ~ need", data.assign(own=np.arange(len(data))), {"own": "1"})
+    with pytest.raises(InputError, match="the same groups"):
+        fit_gaussian("y ~ need", data.assign(copy=data["school"]), {"school": "1", "copy": "1"})
+
+
 def test_zero_variance_is_an_estimate_with_a_warning() -> None:
     rng = np.random.default_rng(5)
     school = np.repeat(np.arange(30), 20)
