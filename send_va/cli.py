@@ -97,9 +97,7 @@ def check(
 @app.command()
 def run(
     study: Annotated[Path, typer.Argument(help="Study file (study.toml).")],
-    out: Annotated[
-        Path, typer.Option(help="Directory for the results: new, empty, or of an earlier run, which is replaced.")
-    ],
+    out: Annotated[Path, typer.Option(help="Directory: new, empty, or of an earlier run, which is replaced.")],
     engine: Annotated[str, typer.Option(help="reml (the Bayesian engine is not part of this version).")] = "reml",
     draws: Annotated[int | None, typer.Option(help="Draws of the school effects.", min=100)] = None,
     seed: Seed = None,

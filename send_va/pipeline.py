@@ -276,11 +276,29 @@ def _estimate(
                 stored = xr.load_dataset(directory.work / f"stage-{context}.nc", engine="h5netcdf")
                 effects.append(SchoolEffects(stored))
             notes[f"labelled, {context}"] = json.loads((directory.work / f"stage-{context}.json").read_text())
+    notes["records"] = {"converged": True, "notes": _notes_on_records(cohort, effects)}
     for name in _TABLES:
         parts = [pd.read_csv(directory.work / f"stage-{name}-{context}.csv") for context in contexts]
-        directory.write(f"{name}.csv", _csv(pd.concat(parts)))
+        directory.write(f"{name}.csv", _csv(pd.concat(parts).assign(synthetic=study.study.synthetic)))
     directory.write("notes.json", lambda path: path.write_text(json.dumps(notes)))
     return effects
+
+
+def _notes_on_records(cohort: Cohort, effects: list[SchoolEffects]) -> list[str]:
+    """What a reader must know of the records and of the estimator."""
+    left_out, flags = int(effects[0].attrs["n_left_out"]), effects[0].data["flag"].to_numpy().astype(str)
+    notes = []
+    if left_out:
+        notes.append(
+            f"{left_out:,} of {cohort.n_rows:,} pupils are left out because a value is missing (send-va check)"
+        )
+    for flag in sorted(set(flags) - {""}):
+        notes.append(f"schools kept and flagged '{flag}': {int((flags == flag).sum()):,}")
+    notes.append(
+        "SEN status now is set by the rated school: intervals of the labelled estimator do not know of pupils labelled "
+        "otherwise than their need and are too short (docs/tutorial.md, section 8)"
+    )
+    return notes
 
 
 def _stage_files(context: str) -> tuple[str, ...]:
@@ -324,6 +342,7 @@ def _write_tables(
     rankings = pd.concat([rank(part, coverage=coverage, rule=rule).table for part in effects], ignore_index=True)
     if not converged:
         rankings["published"], rankings["reason"] = False, "the estimate did not converge"
+    schools["synthetic"] = rankings["synthetic"] = study.study.synthetic
     directory.write("school_effects.csv", _csv(schools))
     directory.write("rankings.csv", _csv(rankings))
     directory.write("draws.nc", lambda path: draws_tree(effects).to_netcdf(path, engine="h5netcdf"))

@@ -51,7 +51,7 @@ def test_files_and_columns(finished: sv.Run) -> None:
         ["school", "estimator", "context", "expected_rank", "rank_lower", "rank_upper"]
         + ["rank_lower_simultaneous", "rank_upper_simultaneous"]
         + [f"p_quintile_{k}" for k in range(1, 6)]
-        + ["grade", "published", "reason"]
+        + ["grade", "published", "reason", "synthetic"]
     )
     figures = {path.name for path in (private / "figures").iterdir()}
     assert figures >= {"caterpillar.svg", "rank_intervals.png", "funnel.svg", "context_shift.png"}
@@ -124,6 +124,8 @@ def test_the_manifest_records_what_decides_the_result(finished: sv.Run) -> None:
 
 
 def test_synthetic_is_said_wherever_results_are_shown(finished: sv.Run) -> None:
+    for table in (finished.directory / "private").glob("*.csv"):
+        assert pd.read_csv(table)["synthetic"].all(), table.name
     for figure in (finished.directory / "private" / "figures").glob("*.svg"):
         assert "ynthetic" in figure.read_text(encoding="utf-8"), figure.name
 
@@ -139,6 +141,20 @@ def test_bad_records_leave_nothing_behind(cohort_folder: Path, tmp_path: Path) -
     assert "outcome" in str(caught.value)
     assert "Q" in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_left_out_pupils_and_flagged_schools_are_reported(cohort_folder: Path, tmp_path: Path) -> None:
+    pupils = pd.read_parquet(cohort_folder / "pupils.parquet")
+    first, second = pupils["school"].unique()[:2]
+    pupils.loc[pupils["school"] == first, "sen_status"] = "N"
+    pupils.loc[pupils["school"] == second, "prior"] = np.nan
+    pupils.to_parquet(tmp_path / "pupils.parquet")
+    (tmp_path / "study.toml").write_text((cohort_folder / "study.toml").read_text())
+    notes = "\n".join(sv.run(tmp_path / "study.toml", tmp_path / "out", draws=100).notes)
+    assert f"{(pupils['school'] == second).sum()} of {len(pupils):,} pupils are left out" in notes
+    assert "flagged 'no pupil with SEND': 1" in notes
+    assert "flagged 'no complete pupil': 1" in notes
+    assert "too short" in notes
 
 
 def test_a_collinear_covariate_is_named_and_leaves_nothing_behind(cohort_folder: Path, tmp_path: Path) -> None:

@@ -258,6 +258,7 @@ def _assemble(
     _require_known(columns, kinds)
     wanted = [name for name in kinds if name in roles.columns or name in columns]
     require_columns(opened.table, [columns.get(name, name) for name in wanted], opened.source)
+    _refuse_ids_elsewhere(roles, columns, wanted)
     in_file = {name: columns.get(name, name) for name in kinds if columns.get(name, name) in opened.table.columns}
     recorded = opened.table.select(
         "row_number", **{name: opened.table[file_name] for name, file_name in in_file.items()}
@@ -277,6 +278,17 @@ def _assemble(
         synthetic=synthetic,
         connection=opened.connection,
     )
+
+
+def _refuse_ids_elsewhere(roles: Roles, columns: Mapping[str, str], wanted: Sequence[str]) -> None:
+    """Values are shown in messages; pupil ids never are, so no other column may read them."""
+    ids = columns.get(roles.pupil, roles.pupil)
+    twice = [name for name in wanted if name != roles.pupil and columns.get(name, name) == ids]
+    if twice:
+        remedy = "Map it to a column of its own."
+        raise StudyError(
+            Failure("reads the column of the pupil ids", f"columns.{name}", remedy=remedy) for name in twice
+        )
 
 
 def _require_known(columns: Mapping[str, str], kinds: Mapping[str, str]) -> None:

@@ -291,6 +291,10 @@ def _contradictions(roles: Roles) -> Iterable[Failure]:
             yield BrokenRule("is no pupil id, school or SEN status", f"roles.context: {name}", remedy=remedy)
         elif name in (roles.la, roles.feeder, roles.cohort) and name not in roles.categorical:
             yield BrokenRule("is declared as a category", f"roles.context: {name}", remedy=f"Write C({name}).")
+    others = (roles.school, roles.la, roles.feeder, roles.cohort, roles.outcome, roles.sen_status)
+    if roles.pupil in (*others, roles.sen_status_entry, *roles.prior, *roles.prior_sem):
+        remedy = "Pupil ids find duplicates and have no other part."
+        yield Failure("is the pupil id and has another role too", roles.pupil, remedy=remedy)
     for name in roles.columns:
         if name in DERIVED_COLUMNS:
             remedy = "The reader makes a column of this name; map yours to another name under [columns]."

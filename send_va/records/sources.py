@@ -185,6 +185,13 @@ def require_columns(table: ir.Table, wanted: Sequence[str], source: Source) -> N
         One failure per missing column, with the nearest existing name.
     """
     present = [name for name in table.columns if name != "row_number"]
+    if wanted and not set(wanted) & set(present):
+        # What stands there may be the first pupil's record, so it is not shown.
+        raise InputError(
+            f"{source.name} has none of the columns {', '.join(wanted)}",
+            "Check that its first line names the columns, that commas separate them, and that every row has as many "
+            "fields; map other names under [columns].",
+        )
     listed = ", ".join(present[:30]) + (f", ... ({len(present)} in all)" if len(present) > 30 else "")
     failures = []
     for name in wanted:

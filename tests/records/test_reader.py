@@ -282,3 +282,23 @@ def test_names_of_real_pupils_stay_out(shared_data: Path) -> None:
     cohort = open_cohort(path, roles, sen=sen, outcome_range=(None, None), synthetic=True)
     assert not {"FIRST_NAME", "LAST_NAME"} & set(cohort.recorded.columns)
     assert cohort.n_rows == 368_301
+
+
+def test_pupil_ids_are_not_read_as_anything_else() -> None:
+    frame = pd.DataFrame(
+        {"id": [1000001, 1000002], "school": [7, 8], "outcome": [1.0, 2.0], "prior": [1.0, 2.0], "sen": ["N", "K"]}
+    )
+    roles = Roles("id", "school", "outcome", ("prior",), "sen")
+    with pytest.raises(StudyError, match=r"columns\.school: reads the column of the pupil ids") as caught:
+        Cohort.from_pandas(frame, roles, columns={"school": "id"})
+    assert "1000001" not in str(caught.value)
+    with pytest.raises(StudyError, match="id: is the pupil id and has another role too"):
+        Roles("id", "id", "outcome", ("prior",), "sen")
+
+
+def test_a_file_without_header_shows_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "pupils.csv"
+    path.write_text("1007387,900001,56.58,117.5,N\n1007388,900001,41.0,101.5,K\n")
+    with pytest.raises(InputError, match=r"has none of the columns .*first line names the columns") as caught:
+        open_cohort(path, Roles("id", "school", "outcome", ("prior",), "sen"))
+    assert "1007387" not in str(caught.value)

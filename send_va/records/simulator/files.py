@@ -150,5 +150,5 @@ def _write_files(simulated: SimulatedCohort, directory: Path) -> None:
     metadata = {"title": title, "synthetic": "true"}
     table = pa.Table.from_pandas(simulated.pupils, preserve_index=False).replace_schema_metadata(metadata)
     pq.write_table(table, directory / PUPILS_FILE, compression="zstd")
-    simulated.truth.to_csv(directory / TRUTH_FILE, index=False, lineterminator="\n")
+    simulated.truth.assign(synthetic=True).to_csv(directory / TRUTH_FILE, index=False, lineterminator="\n")
     (directory / STUDY_FILE).write_text(_STUDY.format(title=title), encoding="utf-8", newline="\n")
