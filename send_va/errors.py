@@ -132,7 +132,3 @@ class ConvergenceError(SendVaError):
 
 class BoundaryWarning(UserWarning):
     """A variance was estimated at zero; the message says which one and what it means for the results."""
-
-
-class MissingDataWarning(UserWarning):
-    """Rows were left out of an estimate because a value is missing; the message says how many, by column."""

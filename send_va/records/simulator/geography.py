@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from send_va.errors import BrokenRule, InputError
+from send_va.records.simulator.named import find_named
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -106,18 +105,7 @@ def find_geography(name: str) -> Geography:
     >>> find_geography("five_feeders").own_share
     0.7
     """
-    if name in GEOGRAPHIES:
-        return GEOGRAPHIES[name]
-    nearest = difflib.get_close_matches(name, GEOGRAPHIES, n=1)
-    hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
-    raise InputError(
-        BrokenRule(
-            rule="the geography is one of the known geographies",
-            column="geography",
-            values=(repr(name),),
-            remedy=f"{hint}Known geographies: {', '.join(GEOGRAPHIES)}",
-        )
-    )
+    return find_named(name, GEOGRAPHIES, "geography", "geographies")
 
 
 def draw_map(rng: np.random.Generator, n_schools: int) -> MapOfSchools:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from send_va.errors import BrokenRule, InputError
+from send_va.records.simulator.named import find_named
 
 
 @dataclass(frozen=True)
@@ -267,15 +266,4 @@ def find_scenario(name: str) -> Scenario:
     >>> find_scenario("delta_zero").delta
     0.0
     """
-    if name in SCENARIOS:
-        return SCENARIOS[name]
-    nearest = difflib.get_close_matches(name, SCENARIOS, n=1)
-    hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
-    raise InputError(
-        BrokenRule(
-            rule="the scenario is one of the known scenarios",
-            column="scenario",
-            values=(repr(name),),
-            remedy=f"{hint}Known scenarios: {', '.join(SCENARIOS)}",
-        )
-    )
+    return find_named(name, SCENARIOS, "scenario", "scenarios")
