@@ -1,0 +1,463 @@
+"""Laplace approximation of latent Gaussian models with crossed or nested random effects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from send_va.errors import InputError
+from send_va.multilevel.latent_system import Factor, Floats, LatentSystem, Term
+
+_SMALLEST_SD = 1e-6
+_START_SD = 0.4
+_NEWTON_STEPS = 60
+_SETTLED = 1e-9  # Newton decrement at which the mode counts as found
+_SLOW = 0.05  # a chord step that shrinks the decrement by less than this asks for a new factor
+_FLAT = 2e-3  # largest derivative of the criterion by a parameter scaled to about one standard error
+
+
+class Likelihood(Protocol):
+    """Log-likelihood of rows given their d linear predictors (n, d); concave in them."""
+
+    d: int
+
+    def value(self, eta: Floats) -> float:
+        """Sum over rows."""
+        ...
+
+    def derivatives(self, eta: Floats) -> tuple[float, Floats, Floats]:
+        """Sum over rows, gradient (n, d) and minus second derivative (n, d, d)."""
+        ...
+
+    def third(self, eta: Floats) -> Floats:
+        """``third[i, a, b, c]``: derivative of minus the second derivative [i, a, b] by predictor c."""
+        ...
+
+
+@dataclass(frozen=True)
+class LaplaceConvergence:
+    """What the search did, as data.
+
+    Attributes
+    ----------
+    converged : bool
+    gradient : float
+        Largest derivative of the criterion by a parameter scaled to about one standard error.
+    evaluations : int
+    at_boundary : tuple of int
+        Terms with a variance at zero.
+    message : str
+    """
+
+    converged: bool
+    gradient: float
+    evaluations: int
+    at_boundary: tuple[int, ...]
+    message: str
+
+
+@dataclass(frozen=True)
+class LaplaceSolution:
+    """Estimates of a latent Gaussian model.
+
+    Attributes
+    ----------
+    beta : array, shape (fixed,)
+        Coefficients of `x`, then the cutpoints if the model has them.
+    beta_cov : array, shape (fixed, fixed)
+        Given the variances.
+    covariances : tuple of array, shape (q, q)
+        Covariance of the effects of each term, in the order given.
+    modes : tuple of array, shape (groups, q)
+    mode_covs : tuple of array, shape (groups, q, q)
+        Given the variances (and given the fixed effects unless these were integrated).
+    llf : float
+        Laplace approximation of the log-likelihood; of the restricted one if fixed effects were integrated.
+    parameters : array, shape (k,)
+        Elements of the terms' Cholesky factors, logarithms on the diagonal.
+    parameters_cov : array, shape (k, k)
+        Their covariance, from the curvature of `llf`; zeros unless asked for.
+    convergence : LaplaceConvergence
+    """
+
+    beta: Floats
+    beta_cov: Floats
+    covariances: tuple[Floats, ...]
+    modes: tuple[Floats, ...]
+    mode_covs: tuple[Floats, ...]
+    llf: float
+    parameters: Floats
+    parameters_cov: Floats
+    convergence: LaplaceConvergence
+    criterion: LaplaceCriterion = field(repr=False)
+
+    def draw(self, rng: np.random.Generator) -> LatentDraw:
+        """Draw variance parameters, fixed and random effects jointly from the Laplace approximation.
+
+        The variance parameters are drawn from their normal approximation; the mode follows them to first order; fixed
+        and random effects are drawn around it with the curvature at the estimates (Kass & Steffey 1989,
+        doi:10.1080/01621459.1989.10478825, equation 3.5).
+        """
+        return self.criterion.draw(self.parameters, self.parameters_cov, rng)
+
+
+@dataclass(frozen=True)
+class LatentDraw:
+    """One joint draw: covariances, fixed effects (fixed,), effects by term (groups, q)."""
+
+    covariances: list[Floats]
+    beta: Floats
+    effects: list[Floats]
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """The mode at one set of variances, with everything the gradient needs."""
+
+    beta: Floats
+    u: list[Floats]
+    eta: Floats
+    value: float  # log-likelihood at the mode minus half the squared effects
+    gradient: Floats
+    curvature: Floats
+    factor: Factor
+
+
+class LaplaceCriterion:
+    """The Laplace log-likelihood as a function of the terms' Cholesky factors (and outer fixed effects)."""
+
+    def __init__(self, likelihood: Likelihood, system: LatentSystem) -> None:
+        self.likelihood, self.system = likelihood, system
+        self.qs = [term.q for term in system.terms]
+        self.sizes = [q * (q + 1) // 2 for q in self.qs]
+        self.n_parameters = sum(self.sizes)
+        self.u = [np.zeros((term.n_groups, term.q)) for term in system.terms]
+        self.beta = np.zeros(system.n_fixed)
+        self.evaluations = 0
+        self._derivatives: list[tuple[Floats, list[Floats]]] | None = None
+
+    @property
+    def integrated(self) -> bool:
+        """Whether the fixed effects are integrated out with the random ones."""
+        return self.system.inner_fixed > 0
+
+    def lambdas(self, parameters: Floats) -> list[Floats]:
+        """Cholesky factors of the terms' covariances."""
+        out, at = [], 0
+        for q, size in zip(self.qs, self.sizes, strict=True):
+            lower = np.zeros((q, q))
+            lower[np.tril_indices(q)] = parameters[at : at + size]
+            diagonal = np.exp(np.clip(np.diag(lower), np.log(_SMALLEST_SD), 5.0))
+            lower[np.diag_indices(q)] = diagonal
+            out.append(lower)
+            at += size
+        return out
+
+    def pack(self, lambdas: Sequence[Floats]) -> Floats:
+        """Parameters of Cholesky factors."""
+        parts = []
+        for lower in lambdas:
+            free = lower.copy()
+            free[np.diag_indices(len(free))] = np.log(np.maximum(np.diag(free), _SMALLEST_SD))
+            parts.append(free[np.tril_indices(len(free))])
+        return np.concatenate(parts)
+
+    def find_mode(self, lambdas: Sequence[Floats]) -> _Mode:
+        """Newton steps to the joint mode, with chord steps between factorisations."""
+        system, likelihood = self.system, self.likelihood
+        beta, u = self.beta, self.u
+        factor, before = None, np.inf
+        fresh = False
+        eta = system.predictors(beta, [a @ lam.T for a, lam in zip(u, lambdas, strict=True)])
+        value, gradient, curvature = likelihood.derivatives(eta)
+        for _ in range(_NEWTON_STEPS):
+            if factor is None:
+                factor, fresh = system.factor(system.blocks(curvature), lambdas), True
+            fixed, scores = self._scores(gradient, u, lambdas)
+            step_fixed, step = system.solve(factor, fixed, scores)
+            decrement = float(fixed @ step_fixed) + sum(float(np.vdot(a, b)) for a, b in zip(scores, step, strict=True))
+            if decrement < _SETTLED and fresh:
+                break
+            if not fresh and (decrement > _SLOW * before or decrement < _SETTLED):
+                factor, before = None, np.inf
+                continue
+            before = decrement
+            beta, u, eta, value = self._step(beta, u, step_fixed, step, lambdas, value)
+            value, gradient, curvature = likelihood.derivatives(eta)
+            fresh = False
+        self.beta, self.u = beta, u
+        assert factor is not None
+        return _Mode(beta, u, eta, value - _half_squares(u), gradient, curvature, factor)
+
+    def _scores(self, gradient: Floats, u: list[Floats], lambdas: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
+        fixed, scores = self.system.scores(gradient)
+        return fixed[: self.system.inner_fixed], [
+            s @ lam - a for s, lam, a in zip(scores, lambdas, u, strict=True)
+        ]
+
+    def _step(
+        self, beta: Floats, u: list[Floats], step_fixed: Floats, step: list[Floats], lambdas: Sequence[Floats], value: float
+    ) -> tuple[Floats, list[Floats], Floats, float]:
+        """Take the longest of the step and its halves that raises the penalised log-likelihood."""
+        at = value - _half_squares(u)
+        scale = 1.0
+        for _ in range(30):
+            new_beta = beta.copy()
+            if self.integrated:
+                new_beta += scale * step_fixed
+            new_u = [a + scale * b for a, b in zip(u, step, strict=True)]
+            eta = self.system.predictors(new_beta, [a @ lam.T for a, lam in zip(new_u, lambdas, strict=True)])
+            new_value = self.likelihood.value(eta)
+            if np.isfinite(new_value) and new_value - _half_squares(new_u) >= at - 1e-9 * abs(at):
+                return new_beta, new_u, eta, new_value
+            scale /= 2.0
+        raise InputError("the search for the most likely effects cannot go uphill", "Look for extreme covariates.")
+
+    def __call__(self, parameters: Floats, outer: Floats | None = None) -> float:
+        """Laplace log-likelihood."""
+        if outer is not None:
+            self.beta = outer
+        self.evaluations += 1
+        return self._value(self.find_mode(self.lambdas(parameters)))
+
+    def _value(self, mode: _Mode) -> float:
+        return mode.value - 0.5 * mode.factor.logdet + 0.5 * self.system.inner_fixed * float(np.log(2 * np.pi))
+
+    def with_gradient(
+        self, parameters: Floats, outer: Floats | None = None
+    ) -> tuple[float, Floats, list[Floats], _Mode]:
+        """Value, gradient by parameters (then outer fixed effects), second moments of the effects, and the mode."""
+        if outer is not None:
+            self.beta = outer
+        self.evaluations += 1
+        system = self.system
+        lambdas = self.lambdas(parameters)
+        mode = self.find_mode(lambdas)
+        spread = system.covariances(mode.factor)
+        rows = system.predictor_covariance(spread, lambdas)
+        pull = np.einsum("iab,iabc->ic", rows, self.likelihood.third(mode.eta))
+        pull_fixed, pull_scores = system.scores(pull)
+        inner = pull_fixed[: system.inner_fixed]
+        adjoint_fixed, adjoint = system.solve(
+            mode.factor, inner, [s @ lam for s, lam in zip(pull_scores, lambdas, strict=True)]
+        )
+        gradient, moments = [], []
+        for k, (u, lam) in enumerate(zip(mode.u, lambdas, strict=True)):
+            moment = u.T @ u + spread.own[k].sum(axis=0)
+            cross = u.T @ adjoint[k]
+            inside = moment - len(u) * np.eye(len(lam)) - 0.5 * (cross + cross.T)
+            by_lambda = np.linalg.solve(lam.T, inside.T)  # d criterion / d lambda
+            by_lambda[np.diag_indices(len(lam))] *= np.diag(lam)
+            gradient.append(by_lambda[np.tril_indices(len(lam))])
+            moments.append(lam @ moment @ lam.T / len(u))
+        if outer is not None:
+            effects = [a @ lam.T for a, lam in zip(adjoint, lambdas, strict=True)]
+            moved = system.predictors(np.zeros_like(outer), effects) - system.offset
+            total = mode.gradient - 0.5 * (pull - np.einsum("iab,ib->ia", mode.curvature, moved))
+            gradient.append(system.scores(total)[0])
+        del adjoint_fixed
+        return self._value(mode), np.concatenate(gradient), moments, mode
+
+    def draw(self, parameters: Floats, parameters_cov: Floats, rng: np.random.Generator) -> LatentDraw:
+        """See `LaplaceSolution.draw`."""
+        lambdas = self.lambdas(parameters)
+        mode = self.find_mode(lambdas)
+        if self._derivatives is None:
+            self._derivatives = [self._mode_derivative(mode, lambdas, parameters, k) for k in range(self.n_parameters)]
+        values, vectors = np.linalg.eigh(parameters_cov)
+        shift = vectors @ (np.sqrt(np.clip(values, 0.0, None)) * rng.standard_normal(len(values)))
+        fixed, deviations = self.system.draw(mode.factor, rng)
+        beta = mode.beta.copy()
+        beta[: len(fixed)] += fixed
+        effects = [(u + dev) @ lam.T for u, dev, lam in zip(mode.u, deviations, lambdas, strict=True)]
+        for k, (d_fixed, d_effects) in enumerate(self._derivatives):
+            beta[: len(fixed)] += shift[k] * d_fixed
+            for effect, d in zip(effects, d_effects, strict=True):
+                effect += shift[k] * d
+        return LatentDraw([lam @ lam.T for lam in self.lambdas(parameters + shift)], beta, effects)
+
+    def _mode_derivative(
+        self, mode: _Mode, lambdas: Sequence[Floats], parameters: Floats, k: int
+    ) -> tuple[Floats, list[Floats]]:
+        """Derivative of the mode (effects in their own units) by one parameter."""
+        step = 1e-5
+        moved = parameters.copy()
+        moved[k] += step
+        change = [(b - a) / step for a, b in zip(lambdas, self.lambdas(moved), strict=True)]
+        right = [u @ np.linalg.solve(lam, d).T for u, lam, d in zip(mode.u, lambdas, change, strict=True)]
+        # standardised right-hand side: (Lambda^-1 dLambda + its transpose) u
+        right = [r + u @ np.linalg.solve(lam, d) for r, u, lam, d in zip(right, mode.u, lambdas, change, strict=True)]
+        fixed, effects = self.system.solve(mode.factor, np.zeros(self.system.inner_fixed), right)
+        return fixed, [e @ lam.T for e, lam in zip(effects, lambdas, strict=True)]
+
+
+def _half_squares(u: Sequence[Floats]) -> float:
+    return 0.5 * sum(float(np.vdot(a, a)) for a in u)
+
+
+def fit_laplace(
+    likelihood: Likelihood,
+    x: Floats,
+    terms: Sequence[Term],
+    *,
+    offset: Floats | None = None,
+    cutpoints: bool = False,
+    integrate_fixed: bool = True,
+    parameters_cov: bool = False,
+    start_fixed: Floats | None = None,
+    start_parameters: Floats | None = None,
+) -> LaplaceSolution:
+    """Estimate variances and effects by maximising the Laplace approximation of the likelihood.
+
+    ``eta[i] = offset[i] + x[i] @ beta + cutpoints + sum over terms of design[i] @ effects[codes[i]]``, the effects of
+    a term's groups being normal with one covariance. The term with the most groups is eliminated by blocks; no matrix is
+    larger than the groups of the other terms together, squared.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+    x : array, shape (n, p)
+        Covariates that move all predictors of a row together.
+    terms : sequence of Term
+        At least one.
+    offset : array, shape (n, d), optional
+    cutpoints : bool
+        Give every predictor an intercept of its own.
+    integrate_fixed : bool
+        Integrate fixed effects out with the random ones (a restricted likelihood: variances are not biased by the
+        number of covariates). Otherwise they maximise the Laplace likelihood, as in lme4's ``glmer``.
+    parameters_cov : bool
+        Also estimate the covariance of the variance parameters (one gradient for each).
+    start_fixed : array, shape (fixed,), optional
+        Fixed effects to start from; zeros by default. Cutpoints of ordered categories must start apart.
+    start_parameters : array, shape (k,), optional
+        Variance parameters to start from, as `LaplaceSolution.parameters`.
+
+    Returns
+    -------
+    LaplaceSolution
+
+    Raises
+    ------
+    InputError
+        Collinear covariates, or a search that cannot go uphill.
+
+    References
+    ----------
+    Tierney & Kadane (1986), doi:10.1080/01621459.1986.10478240. Bates et al. (2015), doi:10.18637/jss.v067.i01.
+    """
+    n = len(x)
+    shift = np.zeros((n, likelihood.d)) if offset is None else offset
+    joint = LatentSystem(x, terms, offset=shift, cutpoints=cutpoints, integrate_fixed=True)
+    criterion = LaplaceCriterion(likelihood, joint)
+    if start_fixed is not None:
+        criterion.beta = np.array(start_fixed, dtype=np.float64)
+    if start_parameters is None:
+        parameters = criterion.pack([_START_SD * np.eye(term.q) for term in terms])
+        parameters = _expectation_steps(criterion, parameters)
+    else:
+        parameters = start_parameters
+    if not integrate_fixed:
+        criterion = _with_outer_fixed(criterion, LatentSystem(
+            x, terms, offset=shift, cutpoints=cutpoints, integrate_fixed=False
+        ))
+    return _search(criterion, parameters, parameters_cov)
+
+
+def _expectation_steps(criterion: LaplaceCriterion, parameters: Floats, steps: int = 2) -> Floats:
+    """Bring the variances near the optimum by moments of the effects."""
+    for _ in range(steps):
+        moments = criterion.with_gradient(parameters)[2]
+        parameters = criterion.pack([np.linalg.cholesky(m + 1e-8 * np.eye(len(m))) for m in moments])
+    return parameters
+
+
+def _with_outer_fixed(joint: LaplaceCriterion, system: LatentSystem) -> LaplaceCriterion:
+    criterion = LaplaceCriterion(joint.likelihood, system)
+    criterion.beta, criterion.u = joint.beta, joint.u
+    return criterion
+
+
+def _search(criterion: LaplaceCriterion, parameters: Floats, parameters_cov: bool) -> LaplaceSolution:
+    """Quasi-Newton search over variance parameters and, if not integrated, fixed effects; both scaled."""
+    system, k = criterion.system, criterion.n_parameters
+    groups = np.repeat([term.n_groups for term in system.terms], criterion.sizes)
+    scale = np.concatenate([1.0 / np.sqrt(groups), np.ones(0 if criterion.integrated else system.n_fixed)])
+    rotate = np.eye(len(scale))
+    centre = np.concatenate([parameters, criterion.beta[: len(scale) - k]])
+    if not criterion.integrated:
+        rotate[k:, k:] = _scale_of_fixed(criterion, parameters)
+    rotate[:k, :k] = np.diag(scale[:k])
+
+    def negative(at: Floats) -> tuple[float, Floats]:
+        point = centre + rotate @ at
+        outer = None if criterion.integrated else point[k:]
+        value, gradient, *_ = criterion.with_gradient(point[:k], outer)
+        return -value, -rotate.T @ gradient
+
+    found = minimize(negative, np.zeros(len(scale)), jac=True, method="BFGS", options={"gtol": _FLAT, "maxiter": 200})
+    point = centre + rotate @ found.x
+    flat = float(np.abs(found.jac).max())
+    return _solution(criterion, point[:k], flat, str(found.message), parameters_cov)
+
+
+def _scale_of_fixed(criterion: LaplaceCriterion, parameters: Floats) -> Floats:
+    """Lower Cholesky factor of the covariance of the fixed effects at the joint mode."""
+    return np.linalg.cholesky(_fixed_covariance(criterion, parameters))
+
+
+def _fixed_covariance(criterion: LaplaceCriterion, parameters: Floats) -> Floats:
+    outer = criterion.system
+    system = LatentSystem(
+        outer.x, outer.terms, offset=outer.offset, cutpoints=outer.cutpoints, integrate_fixed=True
+    )
+    lambdas = criterion.lambdas(parameters)
+    eta = system.predictors(criterion.beta, [a @ lam.T for a, lam in zip(criterion.u, lambdas, strict=True)])
+    curvature = criterion.likelihood.derivatives(eta)[2]
+    return system.covariances(system.factor(system.blocks(curvature), lambdas)).xx
+
+
+def _solution(
+    criterion: LaplaceCriterion, parameters: Floats, flat: float, message: str, with_cov: bool
+) -> LaplaceSolution:
+    lambdas = criterion.lambdas(parameters)
+    outer = None if criterion.integrated else criterion.beta
+    mode = criterion.find_mode(lambdas)
+    spread = criterion.system.covariances(mode.factor)
+    k = criterion.n_parameters
+    cov = _parameters_cov(criterion, parameters) if with_cov else np.zeros((k, k))
+    small = [i for i, lam in enumerate(lambdas) if np.abs(np.diag(lam)).min() < 1e-3]
+    return LaplaceSolution(
+        beta=mode.beta if outer is None else outer,
+        beta_cov=spread.xx if criterion.integrated else _fixed_covariance(criterion, parameters),
+        covariances=tuple(lam @ lam.T for lam in lambdas),
+        modes=tuple(u @ lam.T for u, lam in zip(mode.u, lambdas, strict=True)),
+        mode_covs=tuple(lam @ spread.own[i] @ lam.T for i, lam in enumerate(lambdas)),
+        llf=criterion._value(mode),
+        parameters=parameters,
+        parameters_cov=cov,
+        convergence=LaplaceConvergence(flat < 10 * _FLAT, flat, criterion.evaluations, tuple(small), message),
+        criterion=criterion,
+    )
+
+
+def _parameters_cov(criterion: LaplaceCriterion, parameters: Floats) -> Floats:
+    """Inverse of the numerical curvature of the criterion by the variance parameters; flat directions get none."""
+    groups = np.repeat([term.n_groups for term in criterion.system.terms], criterion.sizes)
+    k = len(parameters)
+    at = criterion.with_gradient(parameters)[1]
+    curvature = np.zeros((k, k))
+    for j in range(k):
+        step = 0.3 / np.sqrt(groups[j])
+        moved = parameters.copy()
+        moved[j] += step
+        curvature[j] = (at - criterion.with_gradient(moved)[1]) / step
+    criterion.find_mode(criterion.lambdas(parameters))
+    values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
+    inverse = np.where(values > 1.0, 1.0 / np.maximum(values, 1.0), 0.0)
+    return np.asarray((vectors * inverse) @ vectors.T)

@@ -1,0 +1,359 @@
+"""Normal equations of a latent Gaussian model: one factor eliminated by blocks, the rest dense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg.lapack import dpotri
+from scipy.sparse import csr_array
+
+from send_va.errors import InputError
+from send_va.multilevel import latent_kernels as kernels
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Term:
+    """Random effects of one grouping.
+
+    Attributes
+    ----------
+    codes : integer array, shape (n,)
+        Group of each row.
+    n_groups : int
+    design : array, shape (n, d, q) or (1, d, q)
+        What the q effects of a row's group add to its d linear predictors; one slice where all rows have the same.
+    """
+
+    codes: Ints
+    n_groups: int
+    design: Floats
+
+    @property
+    def q(self) -> int:
+        """Effects of a group."""
+        return int(self.design.shape[2])
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Pairs of groups of two terms that share a row."""
+
+    row: Ints  # (n,) pair of each row
+    left: Ints  # (pairs,)
+    right: Ints
+
+    @classmethod
+    def of(cls, left: Term, right: Term) -> _Pairs:
+        keys, row = np.unique(left.codes * right.n_groups + right.codes, return_inverse=True)
+        return cls(row.reshape(-1).astype(np.intp), keys // right.n_groups, keys % right.n_groups)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Sums over rows of the curvature, before the terms' covariances come in."""
+
+    own: list[Floats]  # a term: (groups, q, q)
+    fixed: list[Floats]  # a term: (groups, q, fixed)
+    pairs: dict[tuple[int, int], Floats]  # (pairs, q_left, q_right)
+    xx: Floats  # (fixed, fixed)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """The factored Hessian of the penalised log-likelihood in standardised effects.
+
+    Attributes
+    ----------
+    root : array, shape (groups, q, q)
+        Lower Cholesky factors of the eliminated blocks.
+    sparse : sparse array, shape (groups * q, R)
+        ``root^-1 H_fr`` without the fixed effects.
+    fixed : array, shape (groups * q, fixed)
+        ``root^-1 H_fx``.
+    lower : array, shape (R + fixed, R + fixed)
+        Lower Cholesky factor of the Schur complement.
+    logdet : float
+    """
+
+    root: Floats
+    sparse: csr_array
+    fixed: Floats
+    lower: Floats
+    logdet: float
+
+
+class LatentSystem:
+    """Layout of a model and the algebra on it. Terms keep their order; the one with most groups is eliminated."""
+
+    def __init__(
+        self, x: Floats, terms: Sequence[Term], *, offset: Floats, cutpoints: bool, integrate_fixed: bool
+    ) -> None:
+        self.x, self.terms, self.offset, self.cutpoints = np.ascontiguousarray(x), tuple(terms), offset, cutpoints
+        self.n, self.d = offset.shape
+        self.n_fixed = x.shape[1] + (self.d if cutpoints else 0)
+        self.inner_fixed = self.n_fixed if integrate_fixed else 0
+        self.first = int(np.argmax([term.n_groups for term in terms]))
+        self.rest = [k for k in range(len(terms)) if k != self.first]
+        sizes = [terms[k].n_groups * terms[k].q for k in self.rest]
+        self.starts = dict(zip(self.rest, np.concatenate([[0], np.cumsum(sizes)])[:-1].tolist(), strict=True))
+        self.n_rest = int(sum(sizes))
+        self.pairs = {
+            (s, t): _Pairs.of(terms[s], terms[t])
+            for s, t in [(self.first, k) for k in self.rest]
+            + [(a, b) for i, a in enumerate(self.rest) for b in self.rest[i + 1 :]]
+        }
+        self._lay_out_touched()
+
+    def _lay_out_touched(self) -> None:
+        """List, for every eliminated group, the columns of the rest it meets."""
+        groups, columns = [], []
+        for k in self.rest:
+            pairs, q = self.pairs[self.first, k], self.terms[k].q
+            groups.append(np.repeat(pairs.left, q))
+            columns.append((self.starts[k] + pairs.right[:, None] * q + np.arange(q)).reshape(-1))
+        group = np.concatenate(groups) if groups else np.zeros(0, dtype=np.intp)
+        order = np.argsort(group, kind="stable")
+        self.touched = (np.concatenate(columns) if columns else group)[order].astype(np.intp)
+        self.touched_from = np.searchsorted(group[order], np.arange(self.terms[self.first].n_groups + 1))
+        place = np.empty(len(order), dtype=np.intp)
+        place[order] = np.arange(len(order))
+        self.places, done = {}, 0
+        for k, part in zip(self.rest, columns, strict=True):
+            q = self.terms[k].q
+            self.places[k] = place[done : done + len(part)].reshape(-1, q)
+            done += len(part)
+
+    def predictors(self, beta: Floats, effects: Sequence[Floats]) -> Floats:
+        """Linear predictors (n, d) of fixed effects and effects in their own units."""
+        p = self.x.shape[1]
+        eta = self.offset + (self.x @ beta[:p])[:, None]
+        if self.cutpoints:
+            eta += beta[p:]
+        for term, b in zip(self.terms, effects, strict=True):
+            kernels.add_effects(eta, term.codes, term.design, b)
+        return np.asarray(eta)
+
+    def scores(self, gradient: Floats) -> tuple[Floats, list[Floats]]:
+        """Sum a derivative by predictor (n, d) over the columns of the fixed effects and over groups."""
+        fixed = self.x.T @ gradient.sum(axis=1)
+        if self.cutpoints:
+            fixed = np.concatenate([fixed, gradient.sum(axis=0)])
+        by_term = [kernels.sum_scores(t.codes, t.design, gradient, t.n_groups) for t in self.terms]
+        return fixed, by_term
+
+    def blocks(self, curvature: Floats) -> Blocks:
+        """Sum the curvature (n, d, d) over rows."""
+        terms = self.terms
+        x = self.x if self.inner_fixed else self.x[:, :0]
+        cut = self.cutpoints and bool(self.inner_fixed)
+        return Blocks(
+            own=[kernels.sum_curvature(t.codes, t.design, curvature, t.n_groups) for t in terms],
+            fixed=[kernels.sum_with_fixed(t.codes, t.design, curvature, x, cut, t.n_groups) for t in terms],
+            pairs={
+                (s, t): kernels.sum_pairs(
+                    pairs.row, terms[s].design, terms[t].design, curvature, len(pairs.left)
+                )
+                for (s, t), pairs in self.pairs.items()
+            },
+            xx=self.fixed_curvature(curvature) if self.inner_fixed else np.zeros((0, 0)),
+        )
+
+    def fixed_curvature(self, curvature: Floats) -> Floats:
+        """``X' W X`` with the cutpoints, shape (fixed, fixed)."""
+        by_predictor = curvature.sum(axis=2)
+        out = np.zeros((self.n_fixed, self.n_fixed))
+        p = self.x.shape[1]
+        out[:p, :p] = self.x.T @ (self.x * by_predictor.sum(axis=1)[:, None])
+        if self.cutpoints:
+            out[:p, p:] = self.x.T @ by_predictor
+            out[p:, :p] = out[:p, p:].T
+            out[p:, p:] = curvature.sum(axis=0)
+        return out
+
+    def factor(self, blocks: Blocks, lambdas: Sequence[Floats]) -> Factor:
+        """Eliminate the largest term by blocks and factor the dense rest.
+
+        Raises
+        ------
+        InputError
+            The system is not positive definite: fixed effects are collinear.
+        """
+        f, lam = self.first, lambdas
+        q, groups = self.terms[f].q, self.terms[f].n_groups
+        root = np.linalg.cholesky(np.eye(q) + lam[f].T @ blocks.own[f] @ lam[f])
+        fixed = np.linalg.solve(root, lam[f].T @ blocks.fixed[f])  # (groups, q, fixed)
+        size = self.n_rest + self.inner_fixed
+        schur = np.zeros((size, size))
+        rows, columns, values = [], [], []
+        for k in self.rest:
+            pairs = self.pairs[f, k]
+            block = np.linalg.solve(root[pairs.left], lam[f].T @ blocks.pairs[f, k] @ lam[k])
+            rows.append((pairs.left[:, None, None] * q + np.arange(q)[None, :, None]) + np.zeros_like(block, dtype=int))
+            at = self.starts[k] + pairs.right[:, None, None] * self.terms[k].q
+            columns.append(at + np.arange(self.terms[k].q) + np.zeros_like(block, dtype=int))
+            values.append(block)
+        flat = [np.concatenate([part.reshape(-1) for part in parts]) if parts else np.zeros(0) for parts in
+                (values, rows, columns)]
+        sparse = csr_array(
+            (flat[0], (flat[1].astype(np.intp), flat[2].astype(np.intp))), shape=(groups * q, self.n_rest)
+        )
+        dense_fixed = fixed.reshape(groups * q, -1)
+        self._fill_rest(schur, blocks, lam)
+        if self.n_rest:
+            filled = (sparse.T @ sparse).tocoo()
+            schur[filled.row, filled.col] -= filled.data
+            cross = sparse.T @ dense_fixed
+            schur[: self.n_rest, self.n_rest :] -= cross
+            schur[self.n_rest :, : self.n_rest] -= cross.T
+        schur[self.n_rest :, self.n_rest :] -= dense_fixed.T @ dense_fixed
+        try:
+            lower = cholesky(schur, lower=True, overwrite_a=True, check_finite=False) if size else schur
+        except np.linalg.LinAlgError as error:
+            raise InputError(
+                "the normal equations are singular: a covariate is constant or a combination of others",
+                "Leave out one of the covariates.",
+            ) from error
+        logdet = 2.0 * float(np.log(np.diagonal(root, axis1=1, axis2=2)).sum() + np.log(np.diag(lower)).sum())
+        return Factor(root, sparse, dense_fixed, lower, logdet)
+
+    def _fill_rest(self, schur: Floats, blocks: Blocks, lam: Sequence[Floats]) -> None:
+        n = self.n_rest
+        for i, k in enumerate(self.rest):
+            q, at = self.terms[k].q, self.starts[k] + np.arange(self.terms[k].n_groups) * self.terms[k].q
+            own = np.eye(q) + lam[k].T @ blocks.own[k] @ lam[k]
+            for a in range(q):
+                for b in range(q):
+                    schur[at + a, at + b] = own[:, a, b]
+            with_fixed = (lam[k].T @ blocks.fixed[k]).reshape(len(at) * q, self.inner_fixed)
+            schur[self.starts[k] : self.starts[k] + len(with_fixed), n:] = with_fixed
+            schur[n:, self.starts[k] : self.starts[k] + len(with_fixed)] = with_fixed.T
+            for m in self.rest[i + 1 :]:
+                pairs = self.pairs[k, m]
+                block = lam[k].T @ blocks.pairs[k, m] @ lam[m]
+                for a in range(q):
+                    for b in range(self.terms[m].q):
+                        row = self.starts[k] + pairs.left * q + a
+                        column = self.starts[m] + pairs.right * self.terms[m].q + b
+                        schur[row, column] = schur[column, row] = block[:, a, b]
+        schur[n:, n:] = blocks.xx
+
+    def split(self, rest: Floats) -> tuple[Floats, dict[int, Floats]]:
+        """Fixed effects and effects by term of a vector of the rest; further axes come after."""
+        fixed = rest[self.n_rest :]
+        by_term = {}
+        for k in self.rest:
+            term = self.terms[k]
+            part = rest[self.starts[k] : self.starts[k] + term.n_groups * term.q]
+            by_term[k] = part.reshape(term.n_groups, term.q, *rest.shape[1:])
+        return fixed, by_term
+
+    def join(self, fixed: Floats, effects: Sequence[Floats]) -> Floats:
+        """One vector of the rest out of fixed effects and the effects of the rest's terms."""
+        return np.concatenate([*(effects[k].reshape(-1) for k in self.rest), fixed[: self.inner_fixed]])
+
+    def solve(self, factor: Factor, fixed: Floats, effects: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
+        """Solve the normal equations for a right-hand side laid out as `scores` returns it."""
+        groups, q = effects[self.first].shape
+        half = np.linalg.solve(factor.root, effects[self.first][:, :, None]).reshape(-1)
+        right = self.join(fixed, effects)
+        right[: self.n_rest] -= factor.sparse.T @ half
+        right[self.n_rest :] -= factor.fixed.T @ half
+        rest = cho_solve((factor.lower, True), right, check_finite=False) if len(right) else right
+        half = half - factor.sparse @ rest[: self.n_rest] - factor.fixed @ rest[self.n_rest :]
+        first = np.linalg.solve(factor.root.transpose(0, 2, 1), half.reshape(groups, q, 1))[:, :, 0]
+        solved_fixed, by_term = self.split(rest)
+        by_term[self.first] = first
+        return solved_fixed, [by_term[k] for k in range(len(self.terms))]
+
+    def draw(self, factor: Factor, rng: np.random.Generator) -> tuple[Floats, list[Floats]]:
+        """Draw deviations from the mode (standardised effects) whose covariance is the inverse Hessian."""
+        noise = rng.standard_normal(len(factor.lower))
+        rest = solve_triangular(factor.lower, noise, trans="T", lower=True, check_finite=False) if len(noise) else noise
+        groups, q = factor.root.shape[:2]
+        half = rng.standard_normal(groups * q) - factor.sparse @ rest[: self.n_rest] - factor.fixed @ rest[self.n_rest :]
+        first = np.linalg.solve(factor.root.transpose(0, 2, 1), half.reshape(groups, q, 1))[:, :, 0]
+        fixed, by_term = self.split(rest)
+        by_term[self.first] = first
+        return fixed, [by_term[k] for k in range(len(self.terms))]
+
+    def covariances(self, factor: Factor) -> Covariances:
+        """Blocks of the inverse Hessian (standardised effects) for groups that share a row."""
+        groups, q = factor.root.shape[:2]
+        n, f = self.n_rest, self.first
+        inverse = _inverse(factor.lower)
+        back = np.linalg.inv(factor.root).transpose(0, 2, 1)  # root^-T
+        sparse = self._touched_values(factor)  # (touched, q)
+        owner = np.repeat(np.arange(groups), np.diff(self.touched_from))
+        modes = np.einsum("kab,kb->ka", back[owner], sparse)
+        fixed_modes = back @ factor.fixed.reshape(groups, q, -1)
+        own, touching, with_fixed = kernels.eliminated_covariances(
+            self.touched_from, self.touched, modes, inverse, back @ back.transpose(0, 2, 1), fixed_modes, n
+        )
+        result = Covariances({f: own}, {f: with_fixed}, {}, inverse[n:, n:])
+        for i, k in enumerate(self.rest):
+            qk, at = self.terms[k].q, self.starts[k] + np.arange(self.terms[k].n_groups) * self.terms[k].q
+            index = at[:, None] + np.arange(qk)
+            result.own[k] = inverse[index[:, :, None], index[:, None, :]]
+            result.fixed[k] = inverse[index][:, :, n:]
+            result.pairs[f, k] = touching[self.places[k]].transpose(0, 2, 1)
+            for m in self.rest[i + 1 :]:
+                pairs, qm = self.pairs[k, m], self.terms[m].q
+                right = self.starts[m] + pairs.right[:, None] * qm + np.arange(qm)
+                result.pairs[k, m] = inverse[index[pairs.left][:, :, None], right[:, None, :]]
+        return result
+
+    def _touched_values(self, factor: Factor) -> Floats:
+        """Values of ``root^-1 H_fr`` at the touched columns, (touched, q)."""
+        q = factor.root.shape[1]
+        owner = np.repeat(np.arange(len(factor.root)), np.diff(self.touched_from))
+        if not len(owner):
+            return np.zeros((0, q))
+        return np.column_stack([np.asarray(factor.sparse[owner * q + a, self.touched]).reshape(-1) for a in range(q)])
+
+    def predictor_covariance(self, covariances: Covariances, lambdas: Sequence[Floats]) -> Floats:
+        """Covariance of every row's predictors given the data, (n, d, d)."""
+        out = np.zeros((self.n, self.d, self.d))
+        lam = lambdas
+        for k, term in enumerate(self.terms):
+            kernels.add_own_covariance(out, term.codes, term.design, lam[k] @ covariances.own[k] @ lam[k].T)
+            if self.inner_fixed:
+                with_fixed = lam[k] @ covariances.fixed[k]
+                kernels.add_fixed_covariance(out, term.codes, term.design, with_fixed, self.x, self.cutpoints)
+        for (s, t), block in covariances.pairs.items():
+            kernels.add_pair_covariance(
+                out, self.pairs[s, t].row, self.terms[s].design, self.terms[t].design, lam[s] @ block @ lam[t].T
+            )
+        if self.inner_fixed:
+            p = self.x.shape[1]
+            v = covariances.xx
+            out += np.einsum("ij,ij->i", self.x @ v[:p, :p], self.x)[:, None, None]
+            if self.cutpoints:
+                cross = self.x @ v[:p, p:]
+                out += cross[:, :, None] + cross[:, None, :] + v[p:, p:]
+        return out
+
+
+@dataclass(frozen=True)
+class Covariances:
+    """Blocks of the inverse Hessian, standardised effects; keys as the terms of the system."""
+
+    own: dict[int, Floats]
+    fixed: dict[int, Floats]
+    pairs: dict[tuple[int, int], Floats]
+    xx: Floats
+
+
+def _inverse(lower: Floats) -> Floats:
+    if not len(lower):
+        return lower
+    inverse, _ = dpotri(lower, lower=1)
+    upper = np.triu_indices(len(inverse), 1)
+    inverse[upper] = inverse.T[upper]
+    return np.asarray(inverse)
