@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,10 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from send_va.errors import BoundaryWarning, CollinearityError, Failure, InputError
+from send_va.multilevel.crossed import CrossedSolution, fit_crossed
+from send_va.multilevel.crossed_products import CrossedProducts, crossed_products
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray, IntArray, cross_products
 from send_va.multilevel.elimination import Level
-from send_va.multilevel.formula import check_full_rank, random_design, response_and_design
-from send_va.multilevel.grouping import Grouping, nested_grouping
+from send_va.multilevel.formula import ResponseDesign, check_full_rank, random_design, response_and_design
+from send_va.multilevel.grouping import CrossedGrouping, Grouping, nested_or_crossed
 from send_va.multilevel.nested import Convergence, NestedSolution, fit_nested
 from send_va.multilevel.prediction import effect_covariances
 
@@ -55,7 +57,7 @@ class GaussianFit:
     n_groups: dict[str, int]
     reml: bool
     formula: str
-    solution: NestedSolution = field(repr=False)
+    solution: NestedSolution | CrossedSolution = field(repr=False)
     labels: dict[str, pd.Index[str]] = field(repr=False)
     terms: dict[str, tuple[str, ...]] = field(repr=False)
 
@@ -89,7 +91,10 @@ class GaussianFit:
         fixed : bool
             Add the uncertainty of the fixed effects: then it is the prediction error variance of the effect.
         """
-        return effect_covariances(self.solution, fixed=fixed)[self._at(self._known(group))]
+        at = self._at(self._known(group))
+        if isinstance(self.solution, CrossedSolution):
+            return self.solution.effect_covariances(fixed=fixed)[at]
+        return effect_covariances(self.solution, fixed=fixed)[at]
 
     def _known(self, group: str) -> str:
         if group not in self.labels:
@@ -132,9 +137,11 @@ def fit_gaussian(
     weights: NDArray[np.float64] | str | None = None,
     frequencies: NDArray[np.float64] | str | None = None,
 ) -> GaussianFit:
-    """Fit a Gaussian multilevel model with nested groups and correlated random slopes.
+    """Fit a Gaussian multilevel model with nested or crossed groups and correlated random slopes.
 
-    One pass over the records makes cross-products; the rest costs as much as there are groups.
+    One pass over the records makes cross-products; the rest costs as much as there are groups (nested), or as the links
+    between groups demand (crossed: the grouping with most groups is eliminated, the equations of the others are
+    factorised).
 
     Parameters
     ----------
@@ -143,7 +150,8 @@ def fit_gaussian(
     data : DataFrame, n rows
     groups : mapping
         Grouping name to the formula of its random effects: ``{"lea": "1", "lea:school": "1 + standLRT"}``.
-        ``"lea:school"`` means the combination. Effects of one grouping are correlated freely.
+        ``"lea:school"`` means the combination. Effects of one grouping are correlated freely. Whether groupings are
+        nested or crossed is found in the data.
     reml : bool, default True
         Restricted maximum likelihood; ``False`` for maximum likelihood, to compare models with other fixed effects.
     weights : array (n,) or column name, optional
@@ -162,7 +170,7 @@ def fit_gaussian(
     CollinearityError
         A design column is constant or a combination of others.
     NotSupportedError
-        Crossed groups.
+        Crossed groups so many and so closely linked that their equations do not fit into memory.
 
     Warns
     -----
@@ -185,29 +193,69 @@ def fit_gaussian(
     (True, 0.9)
     """
     design = response_and_design(formula, data, check_rank=False)
-    grouping = nested_grouping(data, groups)
+    grouping = nested_or_crossed(data, groups)
     effects = {name: random_design(groups[name], data, check_rank=False) for name in grouping.names}
+    if len(design.y) <= len(design.names):
+        raise InputError(f"{len(design.y)} records cannot estimate {len(design.names)} coefficients", "Add records.")
+    precision = _as_weights(weights, data, "weights")
+    times = _as_weights(frequencies, data, "frequencies")
+    products: CrossProducts | CrossedProducts
+    solution: NestedSolution | CrossedSolution
+    if isinstance(grouping, CrossedGrouping):
+        products = _crossed_sums(design, grouping, effects, precision, times)
+        solution = fit_crossed(products, reml=reml)
+    else:
+        products, levels = _nested_sums(design, grouping, effects, precision, times)
+        solution = fit_nested(products, levels, np.arange(len(design.names)), len(products.columns) - 1, reml=reml)
+    warn_at_boundary(solution, grouping.names)
+    terms = {name: effects[name][1] for name in grouping.names}
+    return _named(solution, products, design.names, grouping, terms, formula, len(design.y))
+
+
+def _nested_sums(
+    design: ResponseDesign,
+    grouping: Grouping,
+    effects: Mapping[str, tuple[FloatArray, tuple[str, ...]]],
+    weights: FloatArray | None,
+    frequencies: FloatArray | None,
+) -> tuple[CrossProducts, list[Level]]:
     rows, columns, z = _columns(design.X, design.names, design.y, design.response, effects)
-    if len(rows) <= len(design.names):
-        raise InputError(f"{len(rows)} records cannot estimate {len(design.names)} coefficients", "Add records.")
     products = cross_products(
         rows,
         grouping.codes,
         len(grouping.labels[0]),
         columns,
         center=_center(rows, design.names, z),
-        weights=_as_weights(weights, data, "weights"),
-        frequencies=_as_weights(frequencies, data, "frequencies"),
+        weights=weights,
+        frequencies=frequencies,
     )
     x = np.arange(len(design.names))
     total = products.total
     check_full_rank(total[np.ix_(x, x)], design.names)
-    _check_random_terms(total, z, grouping, effects)
-    levels = [Level(at, parent) for at, parent in zip(z, grouping.parents, strict=True)]
-    solution = fit_nested(products, levels, x, len(columns) - 1, reml=reml)
-    warn_at_boundary(solution, grouping.names)
-    terms = {name: effects[name][1] for name in grouping.names}
-    return _named(solution, products, design.names, grouping, terms, formula, len(rows))
+    _check_random_terms([total[np.ix_(at, at)] for at in z], grouping.names, effects)
+    return products, [Level(at, parent) for at, parent in zip(z, grouping.parents, strict=True)]
+
+
+def _crossed_sums(
+    design: ResponseDesign,
+    grouping: CrossedGrouping,
+    effects: Mapping[str, tuple[FloatArray, tuple[str, ...]]],
+    weights: FloatArray | None,
+    frequencies: FloatArray | None,
+) -> CrossedProducts:
+    rows = np.column_stack([design.X, design.y])
+    products = crossed_products(
+        rows,
+        [*design.names, design.response],
+        grouping.codes,
+        [effects[name][0] for name in grouping.names],
+        center=_center(rows, design.names, []),
+        weights=weights,
+        frequencies=frequencies,
+    )
+    check_full_rank(products.total[:-1, :-1], design.names)
+    _check_random_terms([sums.own.sum(axis=0) for sums in products.groups], grouping.names, effects)
+    return products
 
 
 def _as_weights(given: NDArray[np.float64] | str | None, data: pd.DataFrame, role: str) -> FloatArray | None:
@@ -251,16 +299,21 @@ def _center(rows: FloatArray, names: tuple[str, ...], z: list[IntArray]) -> Floa
     if "Intercept" in names:
         center = rows.mean(axis=0)
         center[names.index("Intercept")] = 0.0
-        center[np.concatenate(z)] = 0.0
+        center[(rows == rows[0]).all(axis=0)] = 0.0  # a constant column is to be refused by that name
+        for at in z:
+            center[at] = 0.0
     return center
 
 
 def _check_random_terms(
-    total: FloatArray, z: list[IntArray], grouping: Grouping, effects: Mapping[str, tuple[FloatArray, tuple[str, ...]]]
+    totals: Sequence[FloatArray],
+    groupings: Sequence[str],
+    effects: Mapping[str, tuple[FloatArray, tuple[str, ...]]],
 ) -> None:
-    for at, name in zip(z, grouping.names, strict=True):
+    """Refuse random-effects columns, of cross-products `totals` (q, q), that are not linearly independent."""
+    for total, name in zip(totals, groupings, strict=True):
         try:
-            check_full_rank(total[np.ix_(at, at)], effects[name][1])
+            check_full_rank(total, effects[name][1])
         except CollinearityError as error:
             raise CollinearityError(
                 [
@@ -270,7 +323,7 @@ def _check_random_terms(
             ) from error
 
 
-def warn_at_boundary(solution: NestedSolution, names: tuple[str, ...]) -> None:
+def warn_at_boundary(solution: NestedSolution | CrossedSolution, names: tuple[str, ...]) -> None:
     """Say which covariance is singular and what it means."""
     for at in solution.convergence.at_boundary:
         variances = np.diag(solution.covariances[at])
@@ -286,10 +339,10 @@ def warn_at_boundary(solution: NestedSolution, names: tuple[str, ...]) -> None:
 
 
 def _named(
-    solution: NestedSolution,
-    products: CrossProducts,
+    solution: NestedSolution | CrossedSolution,
+    products: CrossProducts | CrossedProducts,
     names: tuple[str, ...],
-    grouping: Grouping,
+    grouping: Grouping | CrossedGrouping,
     terms: dict[str, tuple[str, ...]],
     formula: str,
     n_obs: int,
@@ -316,7 +369,7 @@ def _named(
 
 
 def uncentred(
-    solution: NestedSolution, products: CrossProducts, names: tuple[str, ...]
+    solution: NestedSolution | CrossedSolution, products: CrossProducts | CrossedProducts, names: tuple[str, ...]
 ) -> tuple[FloatArray, FloatArray]:
     """Coefficients and covariance with the intercept moved back to columns as they were given."""
     beta, cov = solution.beta.copy(), solution.beta_cov
@@ -330,7 +383,7 @@ def uncentred(
     return beta, shift @ cov @ shift.T
 
 
-def variance_table(solution: NestedSolution, terms: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
+def variance_table(solution: NestedSolution | CrossedSolution, terms: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
     """Variances, covariances and correlations by group; the residual last."""
     rows: list[tuple[str, str, str | None, float, float]] = []
     for (group, names), cov in zip(terms.items(), solution.covariances, strict=True):

@@ -1,4 +1,4 @@
-"""Grouping columns to codes: which level is nested in which, and what is crossed."""
+"""Grouping columns to codes: which level is nested in which, and which are crossed."""
 
 from __future__ import annotations
 
@@ -36,8 +36,58 @@ class Grouping:
     parents: tuple[NDArray[np.intp] | None, ...]
 
 
+@dataclass(frozen=True)
+class CrossedGrouping:
+    """Groupings of which at least two are crossed; others may be nested in one of them.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Grouping names, the one with most groups first.
+    labels : tuple of Index
+        Labels of the groups of each grouping.
+    codes : tuple of array, shape (n,)
+        Group of every record, in each grouping.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[pd.Index[str], ...]
+    codes: tuple[NDArray[np.intp], ...]
+
+
+def nested_or_crossed(data: pd.DataFrame, groups: Mapping[str, str]) -> Grouping | CrossedGrouping:
+    """Code the records by every grouping column, and find out whether each is nested in the next coarser one.
+
+    Parameters
+    ----------
+    data : DataFrame, n rows
+    groups : mapping
+        Grouping name to random-effects formula; ``"lea:school"`` is the combination of two columns.
+
+    Returns
+    -------
+    Grouping or CrossedGrouping
+        `Grouping` where every group lies in one group of the next coarser grouping.
+
+    Raises
+    ------
+    InputError
+        A column is missing or has missing values, or no grouping is given.
+    """
+    coded, finest_first = _coded(data, groups)
+    parents = [_parents(coded[inner], coded[outer])[0] for inner, outer in itertools.pairwise(finest_first)]
+    nested = [parent for parent in parents if parent is not None]
+    if len(nested) == len(parents):
+        return _ordered(finest_first, coded, nested)
+    return CrossedGrouping(
+        tuple(finest_first),
+        tuple(coded[name][1] for name in finest_first),
+        tuple(coded[name][0] for name in finest_first),
+    )
+
+
 def nested_grouping(data: pd.DataFrame, groups: Mapping[str, str]) -> Grouping:
-    """Order the grouping columns from the finest to the coarsest and code the records.
+    """Order nested grouping columns from the finest to the coarsest and code the records.
 
     Parameters
     ----------
@@ -52,14 +102,29 @@ def nested_grouping(data: pd.DataFrame, groups: Mapping[str, str]) -> Grouping:
     NotSupportedError
         Groups are crossed: some group of one factor meets several groups of the other, both ways.
     """
+    coded, finest_first = _coded(data, groups)
+    parents: list[NDArray[np.intp]] = []
+    for inner, outer in itertools.pairwise(finest_first):
+        parent, crossed = _parents(coded[inner], coded[outer])
+        if parent is None:
+            raise NotSupportedError(
+                f"{inner} and {outer} are crossed: {len(crossed)} of {len(coded[inner][1])} groups of {inner} meet "
+                f"several groups of {outer} (for example {coded[inner][1][crossed[0]]}), and this estimate needs "
+                f"nested groups. If groups of {inner} are distinct within each {outer}, write the combination "
+                f'"{outer}:{inner}"; fit_gaussian estimates crossed groups.'
+            )
+        parents.append(parent)
+    return _ordered(finest_first, coded, parents)
+
+
+def _coded(
+    data: pd.DataFrame, groups: Mapping[str, str]
+) -> tuple[dict[str, tuple[NDArray[np.intp], pd.Index[str]]], list[str]]:
+    """Codes and labels of every grouping, and the names from the finest to the coarsest."""
     if not isinstance(groups, Mapping) or not groups:
         raise InputError("groups must map grouping columns to formulas", 'Write, for example, groups={"school": "1"}.')
     coded = {name: _codes(data, name) for name in groups}
-    finest_first = sorted(coded, key=lambda name: -len(coded[name][1]))
-    parents: list[NDArray[np.intp]] = []
-    for inner, outer in itertools.pairwise(finest_first):
-        parents.append(_parents(inner, outer, coded[inner], coded[outer]))
-    return _ordered(finest_first, coded, parents)
+    return coded, sorted(coded, key=lambda name: -len(coded[name][1]))
 
 
 def _codes(data: pd.DataFrame, name: str) -> tuple[NDArray[np.intp], pd.Index[str]]:
@@ -80,22 +145,13 @@ def _codes(data: pd.DataFrame, name: str) -> tuple[NDArray[np.intp], pd.Index[st
 
 
 def _parents(
-    inner: str,
-    outer: str,
-    fine: tuple[NDArray[np.intp], pd.Index[str]],
-    coarse: tuple[NDArray[np.intp], pd.Index[str]],
-) -> NDArray[np.intp]:
+    fine: tuple[NDArray[np.intp], pd.Index[str]], coarse: tuple[NDArray[np.intp], pd.Index[str]]
+) -> tuple[NDArray[np.intp] | None, NDArray[np.intp]]:
+    """Coarse group of every fine one, None where some meet several; and which do."""
     parent = np.empty(len(fine[1]), dtype=np.intp)
     parent[fine[0]] = coarse[0]
     crossed = np.unique(fine[0][parent[fine[0]] != coarse[0]])
-    if len(crossed):
-        raise NotSupportedError(
-            f"{inner} and {outer} are crossed: {len(crossed)} of {len(fine[1])} groups of {inner} meet several groups "
-            f"of {outer} (for example {fine[1][crossed[0]]}). This version estimates nested groups only. If groups of "
-            f'{inner} are distinct within each {outer}, write the combination "{outer}:{inner}"; for a crossed model '
-            "use lme4 (R) or MixedModels.jl."
-        )
-    return parent
+    return (None if len(crossed) else parent), crossed
 
 
 def _ordered(
@@ -113,3 +169,33 @@ def _ordered(
         labels.insert(0, coded[names[at]][1][order])
         up.insert(0, parent[order])
     return Grouping(tuple(names), tuple(labels), position[coded[names[0]][0]], (*up, None))
+
+
+def group_codes(data: pd.DataFrame, name: str) -> tuple[NDArray[np.intp], pd.Index[str]]:
+    """Number the groups of one grouping, in sorted order.
+
+    Parameters
+    ----------
+    data : DataFrame, n rows
+    name : str
+        Column, or ``"lea:school"`` for the combination of columns.
+
+    Returns
+    -------
+    codes : array, shape (n,)
+    labels : Index
+        Label of every group.
+
+    Raises
+    ------
+    InputError
+        A column is absent or has missing values.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> codes, labels = group_codes(pd.DataFrame({"school": ["b", "a", "b"]}), "school")
+    >>> codes.tolist(), labels.tolist()
+    ([1, 0, 1], ['a', 'b'])
+    """
+    return _codes(data, name)

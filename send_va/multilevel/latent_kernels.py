@@ -65,9 +65,7 @@ def sum_curvature(codes: Ints, design: Floats, curvature: Floats, n_groups: int)
 
 
 @njit(cache=True, nogil=True)
-def sum_with_fixed(
-    codes: Ints, design: Floats, curvature: Floats, x: Floats, cutpoints: bool, n_groups: int
-) -> Floats:
+def sum_with_fixed(codes: Ints, design: Floats, curvature: Floats, x: Floats, cutpoints: bool, n_groups: int) -> Floats:
     """Sum ``design' W [x, cutpoints]`` by group; returns (groups, q, fixed)."""
     n, p = x.shape
     d = curvature.shape[1]

@@ -27,7 +27,7 @@ def effect_covariances(solution: NestedSolution, *, fixed: bool = False) -> tupl
     ----------
     Bates et al. (2015), doi:10.18637/jss.v067.i01, equation 58.
     """
-    return tuple(level.effects for level in _spreads(solution, fixed))
+    return tuple(level.effects for level in _spreads(solution, fixed, directions=False))
 
 
 def direction_moments(solution: NestedSolution) -> tuple[FloatArray, FloatArray]:
@@ -42,7 +42,7 @@ def direction_moments(solution: NestedSolution) -> tuple[FloatArray, FloatArray]
     covariance : array, shape (groups, m, m)
         Fixed and random effects jointly; random ones only after maximum likelihood, which takes fixed effects as known.
     """
-    level = _spreads(solution, fixed=solution.reml)[0]
+    level = _spreads(solution, fixed=solution.reml, directions=True)[0]
     mean = np.zeros((len(level.effects), level.direction.shape[1]))
     mean[:, solution.x] = -solution.beta
     mean[:, solution.y] = 1.0
@@ -57,11 +57,14 @@ def direction_moments(solution: NestedSolution) -> tuple[FloatArray, FloatArray]
 @dataclass(frozen=True)
 class _Spread:
     effects: FloatArray  # (groups, q, q), in outcome units
-    direction: FloatArray  # (groups, m, m), relative to the residual variance
+    direction: FloatArray  # (groups, m, m), relative to the residual variance; empty where not asked for
 
 
-def _spreads(solution: NestedSolution, fixed: bool) -> list[_Spread]:
-    """From the outermost level inwards: covariance of the effects and of what they leave of the direction."""
+def _spreads(solution: NestedSolution, fixed: bool, directions: bool) -> list[_Spread]:
+    """From the outermost level inwards: covariance of the effects and of what they leave of the direction.
+
+    That of the innermost level is by far the largest array, and left out unless `directions` are asked for.
+    """
     m = solution.eliminated[0].cz.shape[2]
     above = np.zeros((1, m, m))
     if fixed:
@@ -72,6 +75,9 @@ def _spreads(solution: NestedSolution, fixed: bool) -> list[_Spread]:
         base = above if level.parent is None else above[level.parent]
         own = done.kernel
         effects = own + modes @ base @ modes.transpose(0, 2, 1)
+        if len(spreads) == len(solution.levels) - 1 and not directions:
+            spreads.insert(0, _Spread(solution.scale * effects, np.zeros((0, m, m))))
+            break
         carry = np.broadcast_to(np.eye(m), (len(modes), m, m)).copy()
         carry[:, level.z, :] -= modes
         above = carry @ base @ carry.transpose(0, 2, 1)

@@ -22,3 +22,14 @@ def one_blas_thread[**P, R](function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return limited
+
+
+def one_thread[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function with all compiled libraries on one thread: OpenMP teams stall where cores are shared."""
+
+    @functools.wraps(function)
+    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _controller().limit(limits=1):
+            return function(*args, **kwargs)
+
+    return limited

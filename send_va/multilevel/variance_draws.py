@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from send_va.errors import InputError
+from send_va.multilevel.criterion import Criterion, pack
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray
-from send_va.multilevel.nested import Criterion, NestedSolution, column_sizes, pack, solve_at
+from send_va.multilevel.inner_products import InnerProducts
+from send_va.multilevel.nested import NestedSolution, column_sizes, solve_at
 from send_va.multilevel.threads import one_blas_thread
 
 _STEP = 1e-4  # of the factor's elements, columns at unit scale, in the difference of gradients
@@ -17,7 +19,12 @@ _FLATTEST = 1e-3  # curvature, relative to the largest, below which the normal a
 
 @one_blas_thread
 def variance_draws(
-    data: CrossProducts, solution: NestedSolution, count: int, rng: np.random.Generator
+    data: CrossProducts | InnerProducts,
+    solution: NestedSolution,
+    count: int,
+    rng: np.random.Generator,
+    *,
+    curvature: FloatArray | None = None,
 ) -> list[NestedSolution]:
     """Draw variance parameters from their approximate posterior and solve for everything else given each draw.
 
@@ -27,12 +34,14 @@ def variance_draws(
 
     Parameters
     ----------
-    data : CrossProducts
+    data : CrossProducts or InnerProducts
         What `solution` was fitted to.
     solution : NestedSolution
     count : int
         Number of draws of the variance parameters.
     rng : numpy.random.Generator
+    curvature : array, optional
+        From :func:`variance_curvature` at a solution of a similar problem, which saves working it out again.
 
     Returns
     -------
@@ -51,22 +60,11 @@ def variance_draws(
     """
     if count < 1:
         raise InputError(f"the number of variance draws must be at least 1, not {count}")
-    size = column_sizes(data)
-    criterion = Criterion(
-        data.products / (size[:, None] * size),
-        solution.levels,
-        solution.x,
-        solution.y,
-        float(data.counts.sum()),
-        solution.reml,
-    )
-    relative = [covariance / solution.scale for covariance in solution.covariances]
-    centre = pack(criterion, relative, size)
-    values, vectors = np.linalg.eigh(_curvature(criterion, centre))
-    spread = vectors * np.sqrt(2.0 / np.maximum(values, _FLATTEST * values[-1]))
+    inner, size, criterion, centre = _at_optimum(data, solution)
+    spread = _spread(_curvature(criterion, centre) if curvature is None else curvature)
     drawn = []
     for _ in range(count):
-        solved = solve_at(criterion, centre + spread @ rng.standard_normal(len(centre)), data, size)
+        solved = solve_at(criterion, centre + spread @ rng.standard_normal(len(centre)), inner, size)
         scale = solved.rss / float(rng.chisquare(criterion.degrees))
         drawn.append(
             replace(
@@ -81,6 +79,41 @@ def variance_draws(
             )
         )
     return drawn
+
+
+@one_blas_thread
+def variance_curvature(data: CrossProducts | InnerProducts, solution: NestedSolution) -> FloatArray:
+    """Second derivatives of the deviance by the elements of the relative covariance factors, at their estimate.
+
+    Returns
+    -------
+    array, shape (k, k)
+        Columns at unit scale; symmetric, not necessarily positive definite where a variance is zero.
+    """
+    _, _, criterion, centre = _at_optimum(data, solution)
+    return _curvature(criterion, centre)
+
+
+def inverse_curvature(curvature: FloatArray) -> FloatArray:
+    """Inverse of a curvature, the flattest directions bounded: where a search of a similar problem starts."""
+    spread = _spread(curvature)
+    return np.asarray(spread @ spread.T / 2.0)
+
+
+def _at_optimum(
+    data: CrossProducts | InnerProducts, solution: NestedSolution
+) -> tuple[InnerProducts, FloatArray, Criterion, FloatArray]:
+    size = column_sizes(data)
+    scaled = InnerProducts.of(data, solution.levels[0], size)
+    criterion = Criterion(scaled, solution.levels, solution.x, solution.y, solution.reml)
+    relative = [covariance / solution.scale for covariance in solution.covariances]
+    return InnerProducts.of(data, solution.levels[0]), size, criterion, pack(criterion, relative, size)
+
+
+def _spread(curvature: FloatArray) -> FloatArray:
+    """Root of the covariance that a curvature of the deviance stands for."""
+    values, vectors = np.linalg.eigh(curvature)
+    return np.asarray(vectors * np.sqrt(2.0 / np.maximum(values, _FLATTEST * values[-1])))
 
 
 def _curvature(criterion: Criterion, centre: FloatArray) -> FloatArray:

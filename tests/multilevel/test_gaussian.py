@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
-from send_va.errors import BoundaryWarning, CollinearityError, InputError, NotSupportedError
+from send_va.errors import BoundaryWarning, CollinearityError, InputError
 from send_va.multilevel import fit_gaussian
 from send_va.multilevel.gaussian import GaussianFit
 
@@ -210,13 +210,6 @@ def test_zero_variance_is_an_estimate_with_a_warning() -> None:
     assert fit.variance_components["variance"][0] == pytest.approx(0.0, abs=1e-6)
     ols = -0.5 * 599 * (1 + np.log(2 * np.pi * y.var(ddof=1))) - 0.5 * np.log(600)
     assert fit.llf == pytest.approx(ols, abs=1e-3)
-
-
-def test_crossed_groups_are_refused() -> None:
-    rng = np.random.default_rng(6)
-    data = pd.DataFrame({"y": rng.normal(size=100), "a": rng.integers(0, 5, 100), "b": rng.integers(0, 7, 100)})
-    with pytest.raises(NotSupportedError, match="b and a are crossed"):
-        fit_gaussian("y ~ 1", data, {"a": "1", "b": "1"})
 
 
 def test_bad_input_is_named() -> None:
