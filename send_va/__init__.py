@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from send_va import multilevel, ranking
     from send_va.effects import SchoolEffects
-    from send_va.pipeline import Run, fit_value_added, read_cohort, run
+    from send_va.identification.need import Need
+    from send_va.pipeline import Run, fit_identification, fit_value_added, read_cohort, run
     from send_va.ranking import PublicationRule, Ranking, rank
     from send_va.records.check import CheckReport, check_cohort
     from send_va.records.reader import Cohort
@@ -25,7 +26,9 @@ _HOME = {
     "multilevel": "send_va.multilevel",
     "ranking": "send_va.ranking",
     "SchoolEffects": "send_va.effects",
+    "Need": "send_va.identification.need",
     "Run": "send_va.pipeline",
+    "fit_identification": "send_va.pipeline",
     "fit_value_added": "send_va.pipeline",
     "read_cohort": "send_va.pipeline",
     "run": "send_va.pipeline",
@@ -46,6 +49,7 @@ _HOME = {
 __all__ = [
     "CheckReport",
     "Cohort",
+    "Need",
     "PublicationRule",
     "Ranking",
     "Roles",
@@ -55,6 +59,7 @@ __all__ = [
     "SimulatedCohort",
     "Study",
     "check_cohort",
+    "fit_identification",
     "fit_value_added",
     "load_study",
     "multilevel",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +14,10 @@ import xarray as xr
 
 from send_va.effects import SchoolEffects
 from send_va.errors import BoundaryWarning, ConvergenceError, InputError, NotSupportedError
+from send_va.identification.labels import read_labels
+from send_va.identification.need import Need, estimate_need
+from send_va.identification.scores import Assumptions
+from send_va.need_stages import IDENTIFICATION_NOTE, headline, need_stages, wanted_estimators
 from send_va.progress import Progress
 from send_va.publish.figures import save_figures
 from send_va.publish.manifest import describe_machine, installed_versions, manifest, write_json_atomic
@@ -22,12 +25,19 @@ from send_va.ranking import PublicationRule, rank
 from send_va.records.check import check_cohort
 from send_va.records.reader import Cohort, open_cohort
 from send_va.run_directory import RunDirectory, refuse_foreign
-from send_va.study import Study, load_study, validated
-from send_va.value_added.contexts import CONTEXTS, Context
+from send_va.stage_files import TABLES, csv_writer, load_effects, save_fit, stage_files
+from send_va.study import ESTIMATORS, Study, load_study, validated
+from send_va.value_added.contexts import CONTEXTS, Context, check_contexts
 from send_va.value_added.design import LabelledProducts, context_columns, labelled_products
-from send_va.value_added.labelled import LabelledFit, fit_labelled
+from send_va.value_added.disagreement import disagreements
+from send_va.value_added.fit_result import ValueAddedFit
+from send_va.value_added.labelled import fit_labelled
+from send_va.value_added.need_fit import fit_need
+from send_va.value_added.pupil_design import pupil_design
 
-_TABLES = ("coefficients", "variance_components")
+_ORDER = ("entry", "standardised", "labelled", "label_free")  # headline first
+_MEASURES = ["theta", "u", "gap"]
+_OF_ONE_FIT = ("context", "estimator", "llf", "mean_p0", "prior_reference")
 
 
 @dataclass(frozen=True)
@@ -132,10 +142,12 @@ def run(
     study = _overridden(study, draws, seed)
     refuse_foreign(Path(out))
     contexts = tuple(context for context in CONTEXTS if context in study.value_added.contexts)
-    progress = Progress(4 + len(contexts), quiet=quiet)
+    progress = Progress(3, quiet=quiet)
     with progress.stage("check the records"):
         cohort = read_cohort(study)
         check_cohort(cohort, baseline=study.prior.baseline).raise_if_failed()
+    wanted = wanted_estimators(study, cohort)
+    progress.stages += (1 + len(contexts)) * _labelled(study) + (4 + len(wanted)) * bool(wanted)
     versions = installed_versions()
     directory = RunDirectory.open(out, study.fingerprint(cohort.source.sha256, versions), resume=resume)
     try:
@@ -188,11 +200,47 @@ def _stages(
     return Run(directory.out, school_table, ranking_table, record, converged, said)
 
 
+def fit_identification(
+    cohort: Cohort, *, seed: int = 1, draws: int = 200, prior_knots: int = 5, assumptions: Assumptions | None = None
+) -> Need:
+    """Estimate the need of every pupil, and who labels leniently.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        With the SEN status before transfer and the feeder of every pupil, leniency and intake need are told apart;
+        without, they are not, and everything depends on ``assumptions.sorting_share``.
+    seed : int
+    draws : int
+        Joint draws of the identification parameters; 0 for none.
+    prior_knots : int
+        Interior knots of the spline of each prior score.
+    assumptions : Assumptions, optional
+        What labels alone cannot tell.
+
+    Returns
+    -------
+    Need
+        ``.schools``, ``.pupils``, ``.variance``; give it to :func:`fit_value_added`.
+
+    Raises
+    ------
+    InputError
+        Records that cannot be used, labels that do not vary, a predictor that the rated school sets.
+    """
+    if draws < 0 or seed < 0:
+        raise InputError(f"draws and seed must be 0 or more, not {draws} and {seed}")
+    check_cohort(cohort, baseline="not stated").raise_if_failed()
+    profile = cohort.profile(prior_knots)
+    labels = read_labels(cohort, profile, context_columns(cohort, profile))
+    return estimate_need(labels, seed=seed, draws=draws, assumptions=assumptions)
+
+
 def fit_value_added(
     cohort: Cohort,
-    need: None = None,
+    need: Need | None = None,
     *,
-    estimator: str = "labelled",
+    estimator: str | None = None,
     context: str = "cva",
     seed: int = 1,
     draws: int = 1000,
@@ -204,10 +252,11 @@ def fit_value_added(
     Parameters
     ----------
     cohort : Cohort
-    need : None
-        Estimates of need, which the labelled estimator does not use.
-    estimator : str
-        ``labelled``: SEN status now, as recorded.
+    need : Need, optional
+        From :func:`fit_identification` on the same cohort; every estimator but `labelled` needs it.
+    estimator : str, optional
+        ``labelled`` (SEN status now, as recorded), ``standardised`` (both labels), ``entry`` (only labels set before
+        the pupil arrived) or ``label_free`` (none). By default ``entry``, or what comes closest, where `need` is given.
     context : str
         What is held constant: ``prior`` (attainment), ``cva`` (and background), ``composition`` (and school means).
     seed : int
@@ -220,28 +269,36 @@ def fit_value_added(
     Returns
     -------
     SchoolEffects
-        Draws of ``theta``, ``u`` and ``gap`` in outcome units.
+        Draws of ``theta``, ``u`` and ``gap`` in outcome units. A `need` without draws gives plug-in intervals, marked
+        ``plug-in`` in the attributes.
 
     Raises
     ------
-    NotSupportedError
-        Another estimator.
     InputError
-        An unknown context, or records that cannot be used.
+        An unknown context, records that cannot be used, or an estimator without `need`.
+    NotSupportedError
+        An unknown estimator, or one the records do not allow.
     """
-    from send_va.value_added.contexts import check_contexts
-
-    if estimator != "labelled":
-        raise NotSupportedError(f"no estimator {estimator!r} in this version; it has 'labelled'.")
     (chosen,) = check_contexts([context])
     if draws < 1 or seed < 0:
         raise InputError(f"draws must be 1 or more and seed 0 or more, not {draws} and {seed}")
+    name = estimator or ("labelled" if need is None else headline(need.estimators))
+    if name not in ESTIMATORS:
+        raise NotSupportedError(f"no estimator {name!r}; there are {', '.join(ESTIMATORS)}.")
     check_cohort(cohort, baseline="not stated").raise_if_failed()
     profile = cohort.profile(prior_knots)
-    data = labelled_products(cohort, profile, context_columns(cohort, profile))
+    columns = context_columns(cohort, profile)
     rng = context_generator(seed, chosen)
     attrs = {"seed": seed, "engine": "reml", "unit": unit, "synthetic": int(cohort.synthetic)}
-    return fit_labelled(data, chosen, rng=rng, draws=draws, attrs=attrs).effects
+    if name == "labelled":
+        data = labelled_products(cohort, profile, columns)
+        return fit_labelled(data, chosen, rng=rng, draws=draws, attrs=attrs).effects
+    if need is None:
+        raise InputError(f"the estimator {name!r} needs estimates of need", "need = fit_identification(cohort)")
+    design = pupil_design(cohort, profile, columns)
+    design = design.without_schools(np.flatnonzero(need.labels.component > 0))
+    scores, plug_in = need.scores(name), need.n_draws < 2
+    return fit_need(design, scores, name, [chosen], rng=rng, draws=draws, plug_in=plug_in, attrs=attrs)[chosen].effects
 
 
 def context_generator(seed: int, context: Context) -> np.random.Generator:
@@ -257,30 +314,48 @@ def _overridden(study: Study, draws: int | None, seed: int | None) -> Study:
     return validated(study)
 
 
+def _labelled(study: Study) -> bool:
+    return study.value_added.estimators is None or "labelled" in study.value_added.estimators
+
+
 def _estimate(
     study: Study, cohort: Cohort, contexts: tuple[Context, ...], directory: RunDirectory, progress: Progress
 ) -> list[SchoolEffects]:
-    """Estimate every context, or take it from an interrupted run."""
+    """Estimate everything, or take it from an interrupted run; the headline estimator comes first."""
+    effects = need_stages(study, cohort, contexts, directory, progress)
+    if _labelled(study):
+        effects += _labelled_stages(study, cohort, contexts, directory, progress)
+    effects.sort(key=lambda part: _ORDER.index(str(part.attrs["estimator"])))
+    notes = {}
+    if directory.has(f"{IDENTIFICATION_NOTE}.json"):
+        notes["identification"] = json.loads((directory.work / f"{IDENTIFICATION_NOTE}.json").read_text())
+    done = [(str(part.attrs["estimator"]), str(part.attrs["context"])) for part in effects]
+    for estimator, context in done:
+        file = directory.work / stage_files(estimator, context)[1]
+        notes[f"{estimator}, {context}"] = json.loads(file.read_text())
+    notes["records"] = {"converged": True, "notes": _notes_on_records(cohort, effects)}
+    for name in TABLES:
+        parts = [pd.read_csv(directory.work / f"stage-{name}-{a}-{b}.csv") for a, b in done]
+        directory.write(f"{name}.csv", csv_writer(pd.concat(parts).assign(synthetic=study.study.synthetic)))
+    directory.write("notes.json", lambda path: path.write_text(json.dumps(notes)))
+    return effects
+
+
+def _labelled_stages(
+    study: Study, cohort: Cohort, contexts: tuple[Context, ...], directory: RunDirectory, progress: Progress
+) -> list[SchoolEffects]:
     data: LabelledProducts | None = None
     with progress.stage("sum cross-products", cohort.n_rows) as tick:
-        if not all(directory.has(*_stage_files(context)) for context in contexts):
+        if not all(directory.has(*stage_files("labelled", context)) for context in contexts):
             profile = cohort.profile(study.prior.knots)
             columns = context_columns(cohort, profile, study.value_added.composition)
             data = labelled_products(cohort, profile, columns, tick)
-    notes, effects = {}, []
+    effects = []
     for context in contexts:
         with progress.stage(f"labelled, {context}"):
-            if data is not None and not directory.has(*_stage_files(context)):
-                effects.append(_fit_context(study, data, context, directory))
-            else:
-                stored = xr.load_dataset(directory.work / f"stage-{context}.nc", engine="h5netcdf")
-                effects.append(SchoolEffects(stored))
-            notes[f"labelled, {context}"] = json.loads((directory.work / f"stage-{context}.json").read_text())
-    notes["records"] = {"converged": True, "notes": _notes_on_records(cohort, effects)}
-    for name in _TABLES:
-        parts = [pd.read_csv(directory.work / f"stage-{name}-{context}.csv") for context in contexts]
-        directory.write(f"{name}.csv", _csv(pd.concat(parts).assign(synthetic=study.study.synthetic)))
-    directory.write("notes.json", lambda path: path.write_text(json.dumps(notes)))
+            if data is not None and not directory.has(*stage_files("labelled", context)):
+                save_fit(directory, _fit_labelled(study, data, context))
+            effects.append(load_effects(directory, "labelled", context))
     return effects
 
 
@@ -296,20 +371,16 @@ def _notes_on_records(cohort: Cohort, effects: list[SchoolEffects]) -> list[str]
         notes.append(f"schools kept and flagged '{flag}': {int((flags == flag).sum()):,}")
     notes.append(
         "SEN status now is set by the rated school: intervals of the labelled estimator do not know of pupils labelled "
-        "otherwise than their need and are too short (docs/tutorial.md, section 8)"
+        "otherwise than their need and are too short (docs/identification.md)"
     )
     return notes
 
 
-def _stage_files(context: str) -> tuple[str, ...]:
-    return (f"stage-{context}.nc", f"stage-{context}.json", *(f"stage-{name}-{context}.csv" for name in _TABLES))
-
-
-def _fit_context(study: Study, data: LabelledProducts, context: Context, directory: RunDirectory) -> SchoolEffects:
+def _fit_labelled(study: Study, data: LabelledProducts, context: Context) -> ValueAddedFit:
     options = study.value_added
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)  # said in the notes of the run
-        fit: LabelledFit = fit_labelled(
+        return fit_labelled(
             data,
             context,
             rng=context_generator(study.study.seed, context),
@@ -325,12 +396,6 @@ def _fit_context(study: Study, data: LabelledProducts, context: Context, directo
                 "synthetic": int(study.study.synthetic),
             },
         )
-    directory.write(f"stage-{context}.nc", _netcdf(fit.effects.data))
-    for name in _TABLES:
-        directory.write(f"stage-{name}-{context}.csv", _csv(getattr(fit, name)))
-    said = {"converged": fit.converged, "notes": list(fit.notes)}
-    directory.write(f"stage-{context}.json", lambda path: path.write_text(json.dumps(said)))
-    return fit.effects
 
 
 def _write_tables(
@@ -343,13 +408,21 @@ def _write_tables(
     if not converged:
         rankings["published"], rankings["reason"] = False, "the estimate did not converge"
     schools["synthetic"] = rankings["synthetic"] = study.study.synthetic
-    directory.write("school_effects.csv", _csv(schools))
-    directory.write("rankings.csv", _csv(rankings))
+    directory.write("school_effects.csv", csv_writer(schools))
+    directory.write("rankings.csv", csv_writer(rankings))
+    _write_disagreements(study, effects, directory)
     directory.write("draws.nc", lambda path: draws_tree(effects).to_netcdf(path, engine="h5netcdf"))
-    for part in effects:
-        for name in _stage_files(str(part.attrs["context"])):
-            (directory.work / name).unlink()
+    for file in directory.work.glob("stage-*"):
+        file.unlink()
     return schools, rankings
+
+
+def _write_disagreements(study: Study, effects: list[SchoolEffects], directory: RunDirectory) -> None:
+    """Schools about which estimators disagree, where there are several."""
+    first = headline([str(part.attrs["estimator"]) for part in effects])
+    if len({str(part.attrs["estimator"]) for part in effects}) > 1:
+        table = disagreements(effects, headline=first, amount=study.identification.disagreement)
+        directory.write("disagreements.csv", csv_writer(table.assign(synthetic=study.study.synthetic)))
 
 
 def draws_tree(effects: list[SchoolEffects]) -> xr.DataTree:
@@ -361,22 +434,15 @@ def draws_tree(effects: list[SchoolEffects]) -> xr.DataTree:
         Group ``posterior``: theta, u, gap with dims (chain, draw, estimator, context, school), in outcome units;
         group ``constant_data``: pupils and flags by school.
     """
-    names = pd.Index([str(part.attrs["context"]) for part in effects], name="context")
-    draws = xr.concat(
-        [part.data[part.measures].astype(np.float32).drop_vars("measure", errors="ignore") for part in effects],
-        dim=names,
-    )
-    draws = draws.expand_dims(chain=[0], estimator=[str(effects[0].attrs["estimator"])])
+    by_estimator: dict[str, list[xr.Dataset]] = {}
+    for part in effects:
+        kept = part.data[_MEASURES].astype(np.float32).drop_vars("measure", errors="ignore")
+        kept = kept.expand_dims(context=[str(part.attrs["context"])])
+        by_estimator.setdefault(str(part.attrs["estimator"]), []).append(kept)
+    together = [xr.concat(parts, dim="context").expand_dims(estimator=[name]) for name, parts in by_estimator.items()]
+    draws = xr.concat(together, dim="estimator").expand_dims(chain=[0])
     posterior = draws.transpose("chain", "draw", "estimator", "context", "school")
-    posterior.attrs = {key: value for key, value in effects[0].attrs.items() if key not in ("context", "llf")}
+    posterior.attrs = {key: value for key, value in effects[0].attrs.items() if key not in _OF_ONE_FIT}
     known = effects[0].data[["n_pupils", "n_need", "flag"]]
     known.attrs = {}
     return xr.DataTree.from_dict({"posterior": posterior, "constant_data": known})
-
-
-def _csv(table: pd.DataFrame) -> Callable[[Path], object]:
-    return lambda path: table.to_csv(path, index=False, lineterminator="\n", float_format="%.10g")
-
-
-def _netcdf(data: xr.Dataset) -> Callable[[Path], object]:
-    return lambda path: data.to_netcdf(path, engine="h5netcdf")

@@ -14,7 +14,7 @@ from typing import Any
 from send_va.errors import Failure, StudyError
 from send_va.records.roles import Roles, SenCodes
 
-ESTIMATORS = ("labelled",)
+ESTIMATORS = ("labelled", "standardised", "entry", "label_free")
 CONTEXTS = ("prior", "cva", "composition")
 
 
@@ -87,7 +87,9 @@ class ValueAddedSection:
 
     Attributes
     ----------
-    estimators, contexts : tuple of str
+    estimators : tuple of str or None
+        By default all that the records allow: `entry` needs the SEN status before transfer.
+    contexts : tuple of str
     draws : int
         Draws of the school effects.
     coverage : float
@@ -100,13 +102,39 @@ class ValueAddedSection:
         Columns whose school means enter the ``composition`` context.
     """
 
-    estimators: tuple[str, ...] = ESTIMATORS
+    estimators: tuple[str, ...] | None = None
     contexts: tuple[str, ...] = CONTEXTS
     draws: int = 1000
     coverage: float = 0.95
     residual_by_need: bool = True
     prior_slope: bool = True
     composition: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class IdentificationSection:
+    """``[identification]``: how need is told from labels, and what labels cannot tell.
+
+    Attributes
+    ----------
+    draws : int
+        Joint draws of the identification parameters that intervals carry.
+    plug_in : bool
+        Take these parameters as known: quick, intervals too short, and marked so everywhere.
+    area_sorting_share, label_reliability, sorting_share : tuple of float
+        Values of each assumption that the result is shown for: the share of authorities' leniency that is need of their
+        population, the share of judged need that is need and not error of judgement, and (without labels before
+        transfer) the share of a school's labelling that is need of its intake.
+    disagreement : float
+        Pupil SDs beyond which two estimators are said to disagree about a school.
+    """
+
+    draws: int = 200
+    plug_in: bool = False
+    area_sorting_share: tuple[float, ...] = (0.0, 0.5, 1.0)
+    label_reliability: tuple[float, ...] = (1.0, 0.9, 0.8)
+    sorting_share: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    disagreement: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -149,6 +177,7 @@ class Study:
     outcome: OutcomeSection = field(default_factory=OutcomeSection)
     prior: PriorSection = field(default_factory=PriorSection)
     value_added: ValueAddedSection = field(default_factory=ValueAddedSection)
+    identification: IdentificationSection = field(default_factory=IdentificationSection)
     publication: PublicationSection = field(default_factory=PublicationSection)
     folder: Path = field(default=Path(), compare=False)
 
@@ -185,6 +214,7 @@ _TYPED = {
     "outcome": OutcomeSection,
     "prior": PriorSection,
     "value_added": ValueAddedSection,
+    "identification": IdentificationSection,
     "publication": PublicationSection,
 }
 _FREE = ("roles", "columns", "sen")
@@ -288,6 +318,9 @@ def _type_fault(annotation: str, value: object) -> str:
     if annotation.startswith("tuple[str"):
         ok = isinstance(value, list) and all(isinstance(item, str) for item in value)
         return "" if ok else "must be a list of text"
+    if annotation.startswith("tuple[float"):
+        ok = isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+        return "" if ok else "must be a list of numbers"
     if annotation.startswith("bool"):
         return "" if isinstance(value, bool) else "must be true or false"
     if annotation.startswith("int"):
@@ -301,10 +334,10 @@ def _out_of_range(sections: Mapping[str, Any]) -> list[Failure]:
     va, outcome, prior, publication = (sections[name] for name in ("value_added", "outcome", "prior", "publication"))
     failures = []
     for key, given, allowed in (("estimators", va.estimators, ESTIMATORS), ("contexts", va.contexts, CONTEXTS)):
-        for item in given:
+        for item in given or ():
             if item not in allowed:
                 failures.append(_unknown(item, list(allowed), f"value of value_added.{key}"))
-        if not given:
+        if given is not None and not given:
             failures.append(
                 Failure("names nothing", column=f"value_added.{key}", remedy=f"Choose from {', '.join(allowed)}.")
             )
@@ -340,4 +373,20 @@ def _out_of_range(sections: Mapping[str, Any]) -> list[Failure]:
         ),
     )
     failures += [Failure(rule, column=key, values=(repr(value),)) for good, key, rule, value in checks if not good]
+    return failures + _identification_out_of_range(sections["identification"])
+
+
+def _identification_out_of_range(given: IdentificationSection) -> list[Failure]:
+    failures = []
+    if given.draws < 2:
+        rule, remedy = "must be 2 or more", "For none, set plug_in = true."
+        failures.append(Failure(rule, column="identification.draws", values=(repr(given.draws),), remedy=remedy))
+    if not given.disagreement > 0:
+        failures.append(
+            Failure("must be above 0", column="identification.disagreement", values=(repr(given.disagreement),))
+        )
+    for name, least in (("area_sorting_share", 0.0), ("label_reliability", 0.3), ("sorting_share", 0.0)):
+        bad = tuple(repr(value) for value in getattr(given, name) if not least <= value <= 1.0)
+        if bad:
+            failures.append(Failure(f"must lie between {least} and 1", column=f"identification.{name}", values=bad))
     return failures

@@ -56,6 +56,11 @@ class Roles:
         and may not stand here.
     la, feeder, cohort : str or None
         Columns of the local authority, the school before transfer, and the academic year of the outcome.
+    region : str or None
+        Column of the region, for counts at a national standard.
+    trust, feeder_trust : str or None
+        Columns of the trusts of the school and of the feeder: labels of a feeder of the school's own trust are the
+        rated body's own.
     context : tuple of str
         Terms of the pupil background: a plain column name for a number, ``C(name)`` for text or coded categories.
     prior_sem : tuple of str
@@ -83,6 +88,9 @@ class Roles:
     la: str | None = None
     feeder: str | None = None
     cohort: str | None = None
+    region: str | None = None
+    trust: str | None = None
+    feeder_trust: str | None = None
     context: tuple[str, ...] = ()
     prior_sem: tuple[str, ...] = ()
 
@@ -159,7 +167,8 @@ class Roles:
     @property
     def columns(self) -> tuple[str, ...]:
         """Every column the study needs, each once."""
-        single = (self.pupil, self.school, self.la, self.feeder, self.cohort, self.outcome)
+        bodies = (self.la, self.region, self.feeder, self.trust, self.feeder_trust)
+        single = (self.pupil, self.school, *bodies, self.cohort, self.outcome)
         status = (self.sen_status, self.sen_status_entry)
         names = [*single, *self.prior, *self.prior_sem, *status, *self.context_columns]
         return tuple(dict.fromkeys(name for name in names if name))

@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from send_va.errors import Failure, InputError
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray, cross_products
 from send_va.multilevel.formula import MOST_LEVELS
 from send_va.multilevel.threads import one_blas_thread
-from send_va.value_added.contexts import INTERCEPT, OUTCOME, CategoryColumn, ContextColumns, SplineColumn, mean_name
+from send_va.value_added.contexts import INTERCEPT, CategoryColumn, ContextColumns, SplineColumn, mean_name
 from send_va.value_added.measurement_error import error_sums
+from send_va.value_added.row_coder import EHCP, NEED, PRIOR_SLOPE, RowCoder
 
 if TYPE_CHECKING:
     from send_va.records.profile import CohortProfile, PriorSummary
     from send_va.records.reader import Cohort
 
-NEED, EHCP, PRIOR_SLOPE = "need", "ehcp", "prior_slope"
 STRATA = ("none", "support", "ehcp")
 
 
@@ -144,19 +143,22 @@ def labelled_products(
     InputError
         No pupil with need, or none without, has a complete record.
     """
-    coder = _RowCoder.of(cohort, profile, context)
+    coder = RowCoder.of(cohort, profile, context, profile.priors[cohort.roles.prior[0]].mean_need)
+    columns = (INTERCEPT, NEED, EHCP, *coder.columns[1:])
     _require_complete_errors(cohort, profile)
     errors = _ErrorSums.zero(cohort, 3 * len(profile.schools.schools))
     total: CrossProducts | None = None
     center: FloatArray | None = None
     done = 0
-    for batch in cohort.batches([*coder.wanted, *cohort.roles.prior_sem]):
-        rows, codes = coder.rows(batch)
+    for batch in cohort.batches([*coder.wanted, "sen_level", *cohort.roles.prior_sem]):
+        level = np.asarray(batch.column("sen_level").to_numpy(zero_copy_only=False), dtype=np.int64)
+        rows = np.insert(coder.rows(batch), [1, 1], np.column_stack([level > 0, level == 2]), axis=1)
+        codes = level * len(profile.schools.schools) + coder.school_codes(batch)
         errors.add(batch, codes)
         if center is None:
             center = rows.mean(axis=0)
-            center[[coder.columns.index(name) for name in (INTERCEPT, NEED, EHCP, PRIOR_SLOPE)]] = 0.0
-        part = cross_products(rows, codes, 3 * len(profile.schools.schools), coder.columns, center=center)
+            center[[columns.index(name) for name in (INTERCEPT, NEED, EHCP, PRIOR_SLOPE)]] = 0.0
+        part = cross_products(rows, codes, 3 * len(profile.schools.schools), columns, center=center)
         total = part if total is None else total + part
         done += len(rows)
         if progress is not None:
@@ -204,71 +206,8 @@ class _ErrorSums:
         return tuple({score: sums[k] for score, sums in split.items()} for k in range(3))
 
 
-@dataclass(frozen=True)
-class _RowCoder:
-    columns: tuple[str, ...]
-    wanted: list[str]
-    school: str
-    outcome: str
-    context: ContextColumns
-    schools: pa.Array
-    levels: dict[str, pa.Array]
-    prior_reference: float
-    prior_sd: float
-
-    @classmethod
-    def of(cls, cohort: Cohort, profile: CohortProfile, context: ContextColumns) -> _RowCoder:
-        first = profile.priors[cohort.roles.prior[0]]
-        scores = tuple(spline.column for spline in context.splines)
-        extra = tuple(name for name in scores if name in context.composition and name not in context.prior_names)
-        columns = (
-            INTERCEPT,
-            NEED,
-            EHCP,
-            *context.prior_names,
-            *extra,
-            *context.background_names,
-            PRIOR_SLOPE,
-            OUTCOME,
-        )
-        background = (*context.numeric, *(category.column for category in context.categories))
-        return cls(
-            columns=columns,
-            wanted=[cohort.roles.school, cohort.roles.outcome, "sen_level", *scores, *background],
-            school=cohort.roles.school,
-            outcome=cohort.roles.outcome,
-            context=context,
-            schools=pa.array(profile.schools.schools, pa.string()),
-            levels={category.column: pa.array(category.levels, pa.string()) for category in context.categories},
-            prior_reference=first.mean_need,
-            prior_sd=first.sd,
-        )
-
-    def rows(self, batch: pa.RecordBatch) -> tuple[FloatArray, NDArray[np.int64]]:
-        """Design rows (n, m) and the group code of each: status times schools plus school."""
-
-        def numbers(name: str) -> FloatArray:
-            return np.asarray(batch.column(name).to_numpy(zero_copy_only=False), dtype=np.float64)
-
-        level = np.asarray(batch.column("sen_level").to_numpy(zero_copy_only=False), dtype=np.int64)
-        school = pc.index_in(batch.column(self.school), value_set=self.schools).to_numpy(zero_copy_only=False)
-        scores = {spline.column: numbers(spline.column) for spline in self.context.splines}
-        first = scores[self.context.splines[0].column]
-        parts: list[FloatArray] = [np.ones((len(level), 1)), np.column_stack([level > 0, level == 2])]
-        parts += [spline.columns(scores[spline.column]) for spline in self.context.splines]
-        parts += [
-            scores[name][:, None] for name in scores if name in self.columns and name not in self.context.prior_names
-        ]
-        parts += [numbers(name)[:, None] for name in self.context.numeric]
-        for category in self.context.categories:
-            at = pc.index_in(batch.column(category.column), value_set=self.levels[category.column])
-            parts.append(category.columns(at.to_numpy(zero_copy_only=False)))
-        parts += [((first - self.prior_reference) / self.prior_sd)[:, None], numbers(self.outcome)[:, None]]
-        return np.hstack(parts), level * len(self.schools) + school
-
-
 def _assembled(
-    total: CrossProducts, coder: _RowCoder, profile: CohortProfile, context: ContextColumns, done: int
+    total: CrossProducts, coder: RowCoder, profile: CohortProfile, context: ContextColumns, done: int
 ) -> LabelledProducts:
     n = len(profile.schools.schools)
     counts = total.counts.reshape(3, n).T.astype(np.int64)

@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from send_va.effects import SchoolEffects
-from send_va.errors import BoundaryWarning, CollinearityError, Failure, InputError, NotSupportedError
+from send_va.errors import InputError, NotSupportedError
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray
 from send_va.multilevel.elimination import Level
-from send_va.multilevel.formula import check_full_rank
 from send_va.multilevel.gaussian import uncentred, variance_table
 from send_va.multilevel.threads import one_blas_thread
 from send_va.value_added.contexts import INTERCEPT, OUTCOME, Context, mean_name
-from send_va.value_added.design import NEED, PRIOR_SLOPE, STRATA, LabelledProducts
+from send_va.value_added.design import STRATA, LabelledProducts
+from send_va.value_added.fit_result import ValueAddedFit, fit_notes, marked
+from send_va.value_added.full_rank import require_full_rank
 from send_va.value_added.given_slopes import PriorSlopes, adjust_outcome
 from send_va.value_added.measurement_error import correct_cross_products, corrected_slopes
 from send_va.value_added.readout import read_effects
+from send_va.value_added.row_coder import NEED, PRIOR_SLOPE
 from send_va.value_added.strata import StratifiedSolution, combine, fit_strata
 
-
-@dataclass(frozen=True)
-class LabelledFit:
-    """The labelled estimator in one context.
-
-    Attributes
-    ----------
-    effects : SchoolEffects
-    coefficients : DataFrame
-        estimator, context, term, estimate, se; in outcome units per unit of the column.
-    variance_components : DataFrame
-        estimator, context, group, term1, term2, variance, sd_or_corr; residual variance by SEN status last.
-    converged : bool
-    notes : tuple of str
-        What a reader must know: variances at zero, passes that did not settle.
-    """
-
-    effects: SchoolEffects
-    coefficients: pd.DataFrame
-    variance_components: pd.DataFrame
-    converged: bool
-    notes: tuple[str, ...]
+LabelledFit = ValueAddedFit  # the name before other estimators shared it
 
 
 @dataclass(frozen=True)
@@ -77,7 +56,7 @@ def fit_labelled(
     prior_slope: bool = True,
     correct_error: bool = False,
     attrs: dict[str, Any] | None = None,
-) -> LabelledFit:
+) -> ValueAddedFit:
     """Estimate value-added for pupils with recorded SEN, by school.
 
     The outcome depends on prior attainment (splines), the context, and recorded status; schools differ in level
@@ -104,7 +83,7 @@ def fit_labelled(
 
     Returns
     -------
-    LabelledFit
+    ValueAddedFit
 
     Raises
     ------
@@ -128,14 +107,15 @@ def fit_labelled(
     columns = _Columns.of(data, context, prior_slope)
     strata = [part.select(columns.held) for part in data.strata]
     x = columns.x()
-    _require_full_rank(data, columns, combine(strata, np.ones(3)).total[np.ix_(x, x)])
+    total = combine(strata, np.ones(3)).total[np.ix_(x, x)]
+    require_full_rank(total, columns.fixed, data.context, len(data.schools))
     fit = _fit(strata, columns, x, residual_by_need)
     slopes = None
     if correct_error:
         slopes = _true_slopes(data, columns, strata, fit)
         adjusted = _adjusted(data, columns, strata, slopes)
         fit = _fit(adjusted, columns, columns.x(without=slopes.names), residual_by_need)
-    return LabelledFit(
+    return ValueAddedFit(
         effects=read_effects(
             fit,
             data.schools,
@@ -146,34 +126,11 @@ def fit_labelled(
             slopes=slopes,
             attrs=(attrs or {}) | _attributes(data, fit, context, draws, correct_error),
         ),
-        coefficients=_marked(_coefficient_table(fit, columns, slopes), context),
-        variance_components=_marked(_variance_rows(fit, columns, residual_by_need), context),
+        coefficients=marked(_coefficient_table(fit, columns, slopes), "labelled", context),
+        variance_components=marked(_variance_rows(fit, columns, residual_by_need), "labelled", context),
         converged=fit.solution.convergence.converged and fit.settled,
         notes=_notes(fit, columns),
     )
-
-
-def _require_full_rank(data: LabelledProducts, columns: _Columns, total: FloatArray) -> None:
-    """Name redundant columns; a spline that the scores cannot carry is named as one thing, with its remedy."""
-    try:
-        check_full_rank(total, columns.fixed)
-    except CollinearityError as error:
-        of_spline = {name: s.column for s in data.context.splines for name in s.names if name != s.column}
-        thin = dict.fromkeys(of_spline[f.column] for f in error.failures if f.column in of_spline)
-        others = [_of_school_mean(data, failure) for failure in error.failures if failure.column not in of_spline]
-        rule = "has too few different values between some knots of its spline"
-        remedy = "Look for extreme values, or set fewer knots under [prior] (0 for a line)."
-        raise CollinearityError([*(Failure(rule, name, remedy=remedy) for name in thin), *others]) from error
-
-
-def _of_school_mean(data: LabelledProducts, failure: Failure) -> Failure:
-    if failure.column not in _school_means(data):
-        return failure
-    remedy = (
-        f"There are {len(data.schools)} schools. Name fewer columns as composition under [value_added], or leave the "
-        "composition context out."
-    )
-    return replace(failure, remedy=remedy)
 
 
 def _fit(strata: Sequence[CrossProducts], columns: _Columns, x: Any, residual_by_need: bool) -> StratifiedSolution:
@@ -253,12 +210,6 @@ def _attributes(
     }
 
 
-def _marked(table: pd.DataFrame, context: str) -> pd.DataFrame:
-    table.insert(0, "estimator", "labelled")
-    table.insert(1, "context", context)
-    return table
-
-
 def _coefficient_table(fit: StratifiedSolution, columns: _Columns, slopes: PriorSlopes | None) -> pd.DataFrame:
     names = tuple(name for name in columns.fixed if slopes is None or name not in slopes.names)
     beta, cov = uncentred(fit.solution, fit.products, names)
@@ -281,31 +232,6 @@ def _residual_rows(variance: FloatArray, by_need: bool) -> pd.DataFrame:
     )
 
 
-_WORDS = {INTERCEPT: "u (level)", NEED: "gap", PRIOR_SLOPE: "slope on prior attainment"}
-_NEGLIGIBLE = 1e-3  # SD between schools, as a share of the largest residual SD, that counts as zero
-
-
 def _notes(fit: StratifiedSolution, columns: _Columns) -> tuple[str, ...]:
-    notes = []
-    if fit.solution.convergence.at_boundary:
-        notes.append(f"{_at_boundary(fit, columns)}; effects in that direction are shrunken to the average")
-        warnings.warn(notes[-1], BoundaryWarning, stacklevel=4)
-    if not fit.settled:
-        notes.append(f"residual variances by status still moved after {fit.passes} passes")
-    if not fit.solution.convergence.converged:
-        notes.append(f"REML did not converge: {fit.solution.convergence.message}")
-    return tuple(notes)
-
-
-def _at_boundary(fit: StratifiedSolution, columns: _Columns) -> str:
-    """Which variance is zero, or which effects go together perfectly, in words."""
-    sd = np.sqrt(np.diag(fit.solution.covariances[0]))
-    zero = sd < _NEGLIGIBLE * np.sqrt(fit.residual_variance.max())
-    if zero.any():
-        named = ", ".join(_WORDS[name] for name, none in zip(columns.random, zero, strict=True) if none)
-        return f"the variance of {named} between schools is estimated at zero: the records show no differences in it"
-    correlation = fit.solution.covariances[0] / np.outer(sd, sd)
-    first, second = np.triu_indices(len(sd), 1)
-    closest = int(np.abs(correlation[first, second]).argmax())
-    pair = " and ".join(_WORDS[columns.random[at]] for at in (first[closest], second[closest]))
-    return f"school differences in {pair} are estimated as (nearly) perfectly correlated"
+    unsettled = () if fit.settled else (f"residual variances by status still moved after {fit.passes} passes",)
+    return (*fit_notes(fit.solution, columns.random, float(fit.residual_variance.max())), *unsettled)

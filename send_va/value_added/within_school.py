@@ -27,51 +27,49 @@ class WithinSchool:
 
 
 def within_school(
-    products: FloatArray,
+    rows: FloatArray,
+    columns: NDArray[np.integer],
     direction: FloatArray,
     *,
-    intercept: int,
-    need: int,
-    slope: int | None,
     slope_variance: float,
     scale: float,
-    n_without: NDArray[np.integer],
-    n_with: NDArray[np.integer],
+    n_without: NDArray[np.number],
+    n_with: NDArray[np.number],
 ) -> WithinSchool:
     """Estimate the effect on pupils without and with need from each school's own pupils.
 
     The school's slope on prior attainment stays random (its variance is part of the error), so a school with a handful
-    of pupils with need still has an estimate.
+    of pupils with need still has an estimate. Where need is a probability, so are the two indicators.
 
     Parameters
     ----------
-    products : array, shape (schools, m, m)
-        Precision-weighted cross-products.
+    rows : array, shape (2 or 3, schools, m)
+        Precision-weighted cross-products of the ones, of need and, where schools differ in it, of prior attainment.
+    columns : integer array, shape (2 or 3,)
+        Positions of these columns among the m.
     direction : array, shape (m,)
         Minus the fixed effects; one at the outcome.
-    intercept, need, slope : int
-        Positions of the ones, the need indicator, the random slope's column (None without).
     slope_variance, scale : float
         Variance of the slope between schools; residual variance of a record of weight one.
-    n_without, n_with : integer array, shape (schools,)
-        Pupils without and with need.
+    n_without, n_with : array, shape (schools,)
+        Pupils without and with need, or how many are expected. Below one there is no estimate.
 
     References
     ----------
     Raudenbush & Bryk (2002), Hierarchical Linear Models, 2nd ed., chapter 3.
     """
-    # Indicators of pupils without and with need, as combinations of the columns.
-    m = products.shape[1]
-    pick = np.zeros((2, m))
-    pick[0, intercept], pick[0, need], pick[1, need] = 1.0, -1.0, 1.0
-    normal = pick @ products @ pick.T  # (schools, 2, 2)
-    right = pick @ (products @ direction)[..., None]  # (schools, 2, 1)
-    if slope is not None and slope_variance > 0:
-        shared = 1.0 / (scale / slope_variance + products[:, slope, slope])
-        with_slope = pick @ products[:, :, [slope]]  # (schools, 2, 1)
+    one, need = columns[:2]
+    by_column = np.stack([rows[0] - rows[1], rows[1]], axis=1)  # of pupils without and with need, (schools, 2, m)
+    normal = np.stack([by_column[:, :, one] - by_column[:, :, need], by_column[:, :, need]], axis=2)
+    sums = rows @ direction  # (2 or 3, schools)
+    right = np.stack([sums[0] - sums[1], sums[1]], axis=1)[..., None]  # (schools, 2, 1)
+    if len(columns) == 3 and slope_variance > 0:
+        shared = 1.0 / (scale / slope_variance + rows[2][:, columns[2]])
+        with_slope = by_column[:, :, columns[2], None]  # (schools, 2, 1)
         normal = normal - shared[:, None, None] * with_slope @ with_slope.transpose(0, 2, 1)
-        right = right - shared[:, None, None] * with_slope * (products[:, slope] @ direction)[:, None, None]
-    have = np.stack([n_without > 0, n_with > 0], axis=1)
+        right = right - (shared * sums[2])[:, None, None] * with_slope
+    have = np.stack([n_without >= 1, n_with >= 1], axis=1)
+    have &= ~_alike(normal)[:, None] | (have.sum(axis=1) == 1)[:, None]
     filled = normal + np.where(have, 0.0, 1.0)[:, :, None] * np.eye(2)
     inverse = np.linalg.inv(filled)
     mean = (inverse @ right)[:, :, 0]
@@ -90,3 +88,12 @@ def within_school(
             "gap": np.where(both, np.sqrt(variance_gap), np.nan),
         },
     )
+
+
+_ALIKE = 1e-6  # share of the information on pupils with need that is left when those without are taken out
+
+
+def _alike(normal: FloatArray) -> NDArray[np.bool_]:
+    """Schools whose pupils all have (nearly) the same probability of need: the two effects cannot be told apart."""
+    determinant = normal[:, 0, 0] * normal[:, 1, 1] - normal[:, 0, 1] ** 2
+    return np.asarray(determinant <= _ALIKE * normal[:, 0, 0] * normal[:, 1, 1])

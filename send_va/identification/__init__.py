@@ -1,0 +1,1 @@
+"""Who is labelled, and by whose threshold."""

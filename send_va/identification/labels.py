@@ -1,0 +1,253 @@
+"""Labels of pupils and who set them: what the identification model reads from the records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from send_va.errors import Failure, InputError
+from send_va.value_added.contexts import ContextColumns
+
+if TYPE_CHECKING:
+    from send_va.records.profile import CohortProfile
+    from send_va.records.reader import Cohort
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+# What a predictor of need may not be: the rated school records or decides it, so that need would follow the school.
+SET_BY_SCHOOL = {
+    "sen_status": "the SEN status now is set by the rated school",
+    "primary_need": "the primary need now is recorded by the rated school",
+    "outcome": "the outcome is what the rated school is judged by",
+    "absence": "absence at the rated school is partly its doing",
+    "sessions_absent": "absence at the rated school is partly its doing",
+    "suspensions": "suspensions are decided by the rated school",
+    "permanent_exclusions": "exclusions are decided by the rated school",
+    "terms_on_roll": "the time on roll is partly the rated school's doing",
+    "exit_reason": "whether a pupil leaves is partly the rated school's doing",
+    "destination": "the destination comes after the rated school",
+}
+
+
+@dataclass(frozen=True)
+class LabelRecords:
+    """Complete pupils in file order, with their labels and the bodies that set them.
+
+    Attributes
+    ----------
+    row_number : integer array, shape (n,)
+        Row of the input, from 1.
+    x : array, shape (n, p)
+        Predictors of need, each scaled to mean 0 and SD 1.
+    x_names : tuple of str
+    x_mean, x_sd : array, shape (p,)
+    school, la : integer array, shape (n,)
+        Index of the school and of its authority; -1 where no authority is known.
+    feeder, feeder_la : integer array, shape (n,)
+        Index of the feeder (-1 unknown) and of the authority most of its pupils go to school in.
+    now, entry : integer array, shape (n,)
+        0 none, 1 support, 2 EHCP; -1 where the status at entry is not recorded.
+    region : integer array, shape (n,)
+        Index of the region; -1 where unknown.
+    schools, las, feeders, regions : tuple of str
+    same_body : bool array, shape (n,)
+        The feeder is the school itself (an all-through school) or of its trust, so the rated body set both labels.
+    component : integer array, shape (schools,)
+        Connected component of the feeder-school graph; 0 is the largest.
+    """
+
+    row_number: NDArray[np.int64]
+    x: Floats
+    x_names: tuple[str, ...]
+    x_mean: Floats
+    x_sd: Floats
+    school: Ints
+    la: Ints
+    feeder: Ints
+    feeder_la: Ints
+    region: Ints
+    now: Ints
+    entry: Ints
+    schools: tuple[str, ...]
+    las: tuple[str, ...]
+    feeders: tuple[str, ...]
+    regions: tuple[str, ...]
+    same_body: NDArray[np.bool_]
+    component: Ints
+
+    @property
+    def has_entry(self) -> bool:
+        """Whether any status before transfer is recorded."""
+        return bool((self.entry >= 0).any())
+
+    @property
+    def levels(self) -> int:
+        """Thresholds the labels have: 1 (any SEN) or 2 (support and EHCP)."""
+        return 2 if bool(((self.now == 2).any() or (self.entry == 2).any()) and (self.now == 1).any()) else 1
+
+
+def read_labels(cohort: Cohort, profile: CohortProfile, context: ContextColumns) -> LabelRecords:
+    """Read the labels of all complete pupils.
+
+    Parameters
+    ----------
+    cohort, profile
+        The records and their first pass.
+    context : ContextColumns
+        Prior attainment and background: the predictors of need.
+
+    Raises
+    ------
+    InputError
+        A predictor is set by the rated school; no pupil has a complete record.
+    """
+    roles = cohort.roles
+    refuse_set_by_school((*context.numeric, *(category.column for category in context.categories)))
+    levels = {c.column: pa.array(c.levels, pa.string()) for c in context.categories}
+    scores = [spline.column for spline in context.splines]
+    optional = [name for name in (roles.la, roles.region, roles.feeder, roles.trust, roles.feeder_trust) if name]
+    status = ["sen_level", *(["sen_level_entry"] if roles.sen_status_entry else [])]
+    wanted = dict.fromkeys(["row_number", roles.school, *optional, *status, *scores, *context.numeric, *levels])
+    parts, batches = [], []
+    for batch in cohort.batches(list(wanted)):
+        numbers = {name: _numbers(batch, name) for name in (*scores, *context.numeric)}
+        columns = [spline.columns(numbers[spline.column]) for spline in context.splines]
+        columns += [numbers[name][:, None] for name in context.numeric]
+        for category in context.categories:
+            codes = pc.index_in(batch.column(category.column), value_set=levels[category.column])
+            columns.append(category.columns(codes.to_numpy(zero_copy_only=False)))
+        parts.append(np.hstack(columns))
+        batches.append(batch.select(["row_number", roles.school, *optional, *status]))
+    if not parts:
+        raise InputError("no pupil has a complete record", "send-va check lists what is missing, column by column.")
+    return _assembled(pa.Table.from_batches(batches), np.concatenate(parts), cohort, profile, context)
+
+
+def refuse_set_by_school(names: tuple[str, ...]) -> None:
+    """Refuse predictors of need that the rated school sets.
+
+    Raises
+    ------
+    InputError
+        Naming each and why.
+
+    Examples
+    --------
+    >>> refuse_set_by_school(("fsm6", "idaci"))
+    """
+    failures = [
+        Failure(
+            "cannot predict need: " + SET_BY_SCHOOL[name],
+            name,
+            remedy="Leave it out of the context; need is predicted from what was so before the school.",
+        )
+        for name in names
+        if name in SET_BY_SCHOOL
+    ]
+    if failures:
+        raise InputError(failures)
+
+
+def _numbers(batch: pa.RecordBatch, name: str) -> Floats:
+    return np.asarray(batch.column(name).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _codes(table: pa.Table, name: str | None, known: tuple[str, ...] | None = None) -> tuple[Ints, tuple[str, ...]]:
+    """Codes of a text column, -1 where missing, and its values in order."""
+    if name is None:
+        return np.full(len(table), -1, dtype=np.intp), ()
+    column = table.column(name).cast(pa.string())
+    if known is None:
+        present = pc.unique(column).drop_null().to_pylist()
+        known = tuple(sorted(present, key=lambda text: (len(text), text)))
+    codes = pc.index_in(column, value_set=pa.array(known, pa.string()))
+    return pc.fill_null(codes, -1).to_numpy().astype(np.intp), known
+
+
+def _assembled(
+    table: pa.Table, raw: Floats, cohort: Cohort, profile: CohortProfile, context: ContextColumns
+) -> LabelRecords:
+    roles = cohort.roles
+    mean, sd = raw.mean(axis=0), raw.std(axis=0)
+    keep = sd > 1e-9
+    school, schools = _codes(table, roles.school, tuple(profile.schools.schools))
+    la, las = _codes(table, roles.la)
+    feeder, feeders = _codes(table, roles.feeder)
+    region, regions = _codes(table, roles.region)
+    entry = np.full(len(table), -1, dtype=np.intp)
+    if roles.sen_status_entry:
+        entry = pc.fill_null(table.column("sen_level_entry"), -1).to_numpy().astype(np.intp)
+    same = np.zeros(len(table), dtype=bool)
+    if roles.feeder:
+        names_f, names_s = np.array([*feeders, ""]), np.array(schools)
+        same = (feeder >= 0) & (names_f[feeder] == names_s[school])
+    if roles.trust and roles.feeder_trust:
+        trust, trusts = _codes(table, roles.trust)
+        feeder_trust, _ = _codes(table, roles.feeder_trust, trusts)
+        same |= (trust >= 0) & (trust == feeder_trust)
+    names = (*context.prior_names, *context.background_names)
+    return LabelRecords(
+        row_number=table.column("row_number").to_numpy().astype(np.int64),
+        x=np.ascontiguousarray((raw[:, keep] - mean[keep]) / sd[keep]),
+        x_names=tuple(name for name, kept in zip(names, keep, strict=True) if kept),
+        x_mean=mean[keep],
+        x_sd=sd[keep],
+        school=school,
+        la=la,
+        feeder=feeder,
+        feeder_la=_majority(feeder, la, len(feeders), len(las)),
+        region=region,
+        now=table.column("sen_level").to_numpy().astype(np.intp),
+        entry=entry,
+        schools=schools,
+        las=las,
+        feeders=feeders,
+        regions=regions,
+        same_body=same,
+        component=components(school, feeder, len(schools), len(feeders)),
+    )
+
+
+def _majority(feeder: Ints, la: Ints, n_feeders: int, n_las: int) -> Ints:
+    """The authority in which most pupils of a feeder go to school, by pupil; -1 where unknown."""
+    if not n_las:
+        return np.full(len(feeder), -1, dtype=np.intp)
+    known = (feeder >= 0) & (la >= 0)
+    counts = coo_array((np.ones(known.sum()), (feeder[known], la[known])), shape=(max(n_feeders, 1), n_las)).tocsr()
+    counts.sum_duplicates()
+    most = np.asarray(counts.argmax(axis=1)).reshape(-1).astype(np.intp)
+    most = np.where(np.diff(counts.indptr) > 0, most, -1)
+    return np.where(feeder >= 0, most[feeder], la)
+
+
+def components(school: Ints, feeder: Ints, n_schools: int, n_feeders: int) -> Ints:
+    """Connected component of every school in the graph of feeders and schools; 0 is the one with most pupils.
+
+    Parameters
+    ----------
+    school, feeder : integer array, shape (n,)
+        Codes; a feeder of -1 joins nothing.
+
+    Examples
+    --------
+    >>> components(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]), 3, 3).tolist()
+    [0, 0, 1]
+    """
+    if not n_feeders:
+        return np.zeros(n_schools, dtype=np.intp)
+    known = feeder >= 0
+    size = n_schools + n_feeders
+    links = coo_array((np.ones(known.sum()), (school[known], n_schools + feeder[known])), shape=(size, size))
+    label = connected_components(links, directed=False)[1]
+    pupils = np.bincount(label[school], minlength=int(label.max()) + 1)
+    rank = np.empty(len(pupils), dtype=np.intp)
+    rank[np.argsort(-pupils, kind="stable")] = np.arange(len(pupils))
+    return np.asarray(rank[label[:n_schools]], dtype=np.intp)

@@ -1,0 +1,254 @@
+"""The identification model: need, thresholds and the leniency of feeders, schools and authorities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from send_va.errors import InputError
+from send_va.identification.current import CurrentLabel, fit_current
+from send_va.identification.kernels import Floats, Ints
+from send_va.identification.labels import LabelRecords
+from send_va.multilevel.laplace import LaplaceSolution, LatentDraw, fit_laplace
+from send_va.multilevel.latent_system import Term
+from send_va.multilevel.likelihoods import Ordinal
+
+_FEWEST_CHANGES = 20  # pupils whose label changed, below which school leniency has nothing to stand on
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """One set of values of everything the identification model estimates.
+
+    All on the scale of judged need, whose unexplained part within a school and feeder has an SD of 1. Columns of
+    leniency are thresholds: support, then EHCP where it occurs.
+
+    Attributes
+    ----------
+    gamma : array, shape (p,)
+        By SD of each predictor.
+    tau : array, shape (d,)
+        National thresholds before transfer.
+    intake : array, shape (schools,)
+        Intake need.
+    feeder, la_entry : array, shapes (feeders, d) and (authorities, d)
+        Leniency before transfer.
+    intake_variance : float
+    rho, tau_now : array, shape (d,)
+        What a label before transfer adds to the index of the label now, and its national thresholds.
+    kappa : float
+    school, la_now : array, shapes (schools, d) and (authorities, d)
+        Leniency now.
+    """
+
+    gamma: Floats
+    tau: Floats
+    intake: Floats
+    feeder: Floats
+    la_entry: Floats
+    intake_variance: float
+    rho: Floats = field(default_factory=lambda: np.zeros(0))
+    tau_now: Floats = field(default_factory=lambda: np.zeros(0))
+    kappa: float = 0.0
+    school: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    la_now: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+
+    def base(self, records: LabelRecords) -> Floats:
+        """Need that background and school explain, (n,)."""
+        return np.asarray(records.x @ self.gamma + self.intake[records.school])
+
+    def leniency_before(self, records: LabelRecords) -> Floats:
+        """Leniency of feeder and authority before transfer, by pupil (n, d); 0 where unknown."""
+        return _taken(self.feeder, records.feeder) + _taken(self.la_entry, records.feeder_la)
+
+    def cuts(self, records: LabelRecords, base: Floats) -> Floats:
+        """What unexplained judged need is compared with before transfer, (n, d)."""
+        return self.tau - base[:, None] - self.leniency_before(records)
+
+    def index_now(self, records: LabelRecords) -> Floats:
+        """What is added to ``kappa * need`` and ``rho`` now, (n, d)."""
+        return self.school[records.school] + _taken(self.la_now, records.la) - self.tau_now
+
+
+def _taken(values: Floats, codes: Ints) -> Floats:
+    """Rows of `values` by code; zeros for -1."""
+    if not len(values):
+        return np.zeros((len(codes), values.shape[1]))
+    return np.where(codes[:, None] >= 0, values[codes], 0.0)
+
+
+@dataclass(frozen=True)
+class EntryFit:
+    """The equation of the label before transfer.
+
+    Attributes
+    ----------
+    solution : LaplaceSolution
+    names : tuple of str
+        What each of its terms is: ``feeder``, ``school``, ``la``.
+    rows : integer array
+        Pupils it was fitted to.
+    """
+
+    solution: LaplaceSolution
+    names: tuple[str, ...]
+    rows: NDArray[np.intp]
+
+    def parameters(self, records: LabelRecords, values: LatentDraw | None = None) -> Parameters:
+        """Parameters at the estimates, or of one draw."""
+        d, p = records.levels, records.x.shape[1]
+        solution = self.solution
+        beta = solution.beta if values is None else values.beta
+        effects = dict(zip(self.names, solution.modes if values is None else values.effects, strict=True))
+        covs = dict(zip(self.names, solution.covariances if values is None else values.covariances, strict=True))
+        return Parameters(
+            gamma=beta[:p],
+            tau=-beta[p:],
+            intake=effects["school"][:, 0] if "school" in effects else np.zeros(len(records.schools)),
+            feeder=effects.get("feeder", np.zeros((0, d))),
+            la_entry=effects.get("la", np.zeros((0, d))),
+            intake_variance=float(covs["school"][0, 0]) if "school" in covs else 0.0,
+        )
+
+
+def fit_entry(records: LabelRecords, entry: Ints | None = None, *, intake: bool = True) -> EntryFit:
+    """Fit need and the leniency of feeders and authorities to the labels set before transfer.
+
+    ``status >= c iff x'gamma + m_school + e + a_feeder,c + b_authority,c > tau_c``. Feeders and schools are
+    crossed; the feeders are eliminated by blocks.
+
+    Parameters
+    ----------
+    records : LabelRecords
+    entry : integer array, shape (n,), optional
+        In place of ``records.entry``.
+    intake : bool
+        Whether schools differ in intake need, apart from what their feeders' leniency explains.
+
+    Raises
+    ------
+    InputError
+        No label varies, or predictors are collinear.
+    """
+    status = records.entry if entry is None else entry
+    known = (status >= 0) & (records.component[records.school] == 0)
+    if records.feeders:
+        known &= records.feeder >= 0
+    rows = np.flatnonzero(known)
+    labels = np.minimum(status[rows], records.levels)
+    _require_labels(labels, "at entry")
+    d = records.levels
+    each, shared = np.eye(d)[None], np.ones((1, d, 1))
+    terms, names = [], []
+    if records.feeders:
+        terms.append(Term(records.feeder[rows], len(records.feeders), each))
+        names.append("feeder")
+    if intake:
+        terms.append(Term(records.school[rows], len(records.schools), shared))
+        names.append("school")
+    if _several(records.feeder_la[rows]):
+        terms.append(_la_term(records.feeder_la[rows], len(records.las), each))
+        names.append("la")
+    shares = np.array([(labels >= c).mean() for c in range(1, d + 1)])
+    solution = fit_laplace(
+        Ordinal(labels, d),
+        records.x[rows],
+        terms,
+        cutpoints=True,
+        start_fixed=np.concatenate([np.zeros(records.x.shape[1]), ndtri(shares)]),
+        parameters_cov=True,
+    )
+    return EntryFit(solution, tuple(names), rows)
+
+
+def _require_labels(labels: Ints, when: str) -> None:
+    if not len(labels) or labels.min() == labels.max():
+        raise InputError(
+            f"labels {when} do not vary: need cannot be told from them",
+            "Check [sen] and sen_status_entry in the study file against the codes in the file (send-va check).",
+        )
+
+
+def _several(la: Ints) -> bool:
+    return len(la) > 0 and int(la.max()) > int(la.min())
+
+
+def _la_term(la: Ints, n_las: int, design: Floats) -> Term:
+    """Authorities; pupils whose authority is unknown get none of their leniency."""
+    if (la >= 0).all():
+        return Term(la, n_las, design)
+    return Term(np.maximum(la, 0), n_las, (la >= 0)[:, None, None] * design)
+
+
+@dataclass(frozen=True)
+class NowFit:
+    """The equation of the label now, given that of the label before."""
+
+    solution: LaplaceSolution
+    names: tuple[str, ...]
+    rows: NDArray[np.intp]
+    likelihood: CurrentLabel
+
+    def complete(self, parameters: Parameters, values: LatentDraw | LaplaceSolution) -> Parameters:
+        """Parameters with those of this equation filled in."""
+        d = self.likelihood.d
+        modes = values.effects if isinstance(values, LatentDraw) else values.modes
+        shape = values.shape if isinstance(values, LatentDraw) else values.parameters[-1:]
+        effects = dict(zip(self.names, modes, strict=True))
+        return replace(
+            parameters,
+            rho=values.beta[:d],
+            tau_now=-values.beta[d:],
+            kappa=float(shape[0]),
+            school=effects["school"],
+            la_now=effects.get("la", np.zeros((0, d))),
+        )
+
+
+def fit_now(records: LabelRecords, fitted: EntryFit, parameters: Parameters, reliability: float = 1.0) -> NowFit | None:
+    """Fit the leniency of schools to labels now, given need before transfer; None where hardly a label changes.
+
+    Parameters
+    ----------
+    records : LabelRecords
+    fitted : EntryFit
+    parameters : Parameters
+        Of the equation of the label before.
+    reliability : float
+        Share of judged need, net of what is explained, that is need.
+    """
+    rows, d = fitted.rows, records.levels
+    entry, now = np.minimum(records.entry[rows], d), np.minimum(records.now[rows], d)
+    if int((entry != now).sum()) < _FEWEST_CHANGES or len(np.unique(entry)) <= d:
+        return None
+    likelihood = now_likelihood(records, rows, parameters, reliability)
+    terms = [Term(records.school[rows], len(records.schools), np.eye(d)[None])]
+    names = ["school"]
+    if _several(records.la[rows]):
+        terms.append(_la_term(records.la[rows], len(records.las), np.eye(d)[None]))
+        names.append("la")
+    return NowFit(fit_current(likelihood, entry, terms), tuple(names), rows, likelihood)
+
+
+def now_likelihood(
+    records: LabelRecords, rows: NDArray[np.intp], parameters: Parameters, reliability: float = 1.0
+) -> CurrentLabel:
+    """Likelihood of the label now at given parameters of the label before."""
+    d = records.levels
+    base = parameters.base(records)
+    cuts = parameters.cuts(records, base)[rows]
+    entry = np.minimum(records.entry[rows], d)
+    edges = np.column_stack([np.full(len(rows), -1e9), cuts, np.full(len(rows), 1e9)])
+    at = np.arange(len(rows))
+    low, high = edges[at, entry], edges[at, entry + 1]
+    return CurrentLabel(
+        status=np.minimum(records.now[rows], d),
+        base=base[rows],
+        low=low,
+        high=np.maximum(high, low + 1e-3),
+        d=d,
+        reliability=reliability,
+    )

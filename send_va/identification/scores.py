@@ -1,0 +1,120 @@
+"""Need of every pupil, given labels and the identification model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr
+
+from send_va.identification import kernels
+from send_va.identification.kernels import Floats, Ints
+from send_va.identification.labels import LabelRecords
+from send_va.identification.model import Parameters
+
+_EXACT_LABELS = np.polynomial.legendre.leggauss(10)  # errors of pi below 1e-4 on each side of the threshold
+_NOISY_LABELS = np.polynomial.legendre.leggauss(24)  # smooth steps in place of the label's cuts need more
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What labels alone cannot tell.
+
+    Attributes
+    ----------
+    feeder_sorting_share, area_sorting_share : float
+        Share of the leniency of feeders and of authorities that is need of their population, 0 to 1.
+    sorting_share : float
+        Without labels before transfer: share of a school's labelling that is need of its intake, 0 to 1.
+    label_reliability : float
+        Share of judged need, net of what is explained, that is need; below one, those who label misjudge.
+    """
+
+    feeder_sorting_share: float = 0.0
+    area_sorting_share: float = 0.0
+    sorting_share: float = 0.5
+    label_reliability: float = 1.0
+
+
+def entry_need(
+    records: LabelRecords, parameters: Parameters, assumptions: Assumptions, entry: Ints
+) -> tuple[Floats, Floats]:
+    """Expected need of every pupil from the label before transfer alone; closed form.
+
+    Returns
+    -------
+    pi : array, shape (n,)
+        Probability that need is above the national support threshold.
+    severity : array, shape (n,)
+        Expected need minus what background explains, intake need included, in SDs of unexplained need.
+    """
+    base, cuts = _base_and_cuts(records, parameters)
+    threshold, moved = _threshold(records, parameters, assumptions, base)
+    edges = np.column_stack([np.full(len(base), -1e9), cuts, np.full(len(base), 1e9)])
+    at, level = np.arange(len(base)), np.clip(entry, 0, records.levels)
+    low = np.where(entry < 0, -1e9, edges[at, level])
+    high = np.where(entry < 0, 1e9, edges[at, level + 1])
+    nodes = _quadrature(assumptions)
+    pi, mean = kernels.entry_scores(threshold, low, high, assumptions.label_reliability, *nodes)
+    return pi, mean + moved
+
+
+def both_need(
+    records: LabelRecords, parameters: Parameters, assumptions: Assumptions, entry: Ints
+) -> tuple[Floats, Floats]:
+    """Expected need of every pupil from both labels; an unknown label before transfer is summed over.
+
+    Returns
+    -------
+    pi, severity : array, shape (n,)
+        As `entry_need` returns them.
+    """
+    base, cuts = _base_and_cuts(records, parameters)
+    threshold, moved = _threshold(records, parameters, assumptions, base)
+    pi, mean = kernels.both_scores(
+        threshold,
+        cuts,
+        np.minimum(entry, records.levels),
+        np.minimum(records.now, records.levels),
+        base,
+        parameters.index_now(records),
+        np.concatenate([[0.0], parameters.rho]),
+        parameters.kappa,
+        assumptions.label_reliability,
+        *_quadrature(assumptions),
+    )
+    return pi, mean + moved
+
+
+def background_need(records: LabelRecords, parameters: Parameters, assumptions: Assumptions) -> Floats:
+    """Probability ``p0`` of need above the national threshold from background alone, no label and no school; (n,)."""
+    spread = np.sqrt(assumptions.label_reliability + parameters.intake_variance)
+    return np.asarray(ndtr((records.x @ parameters.gamma - parameters.tau[0]) / spread))
+
+
+def _quadrature(assumptions: Assumptions) -> tuple[Floats, Floats]:
+    """Nodes and weights of Gauss and Legendre."""
+    return _EXACT_LABELS if assumptions.label_reliability >= 1.0 else _NOISY_LABELS
+
+
+def _base_and_cuts(records: LabelRecords, parameters: Parameters) -> tuple[Floats, Floats]:
+    base = parameters.base(records)
+    cuts = parameters.cuts(records, base)
+    np.maximum.accumulate(cuts, axis=1, out=cuts)  # an EHCP asks for at least what support asks for
+    return base, cuts
+
+
+def _threshold(
+    records: LabelRecords, parameters: Parameters, assumptions: Assumptions, base: Floats
+) -> tuple[Floats, Floats]:
+    """Unexplained need at the national threshold, and unexplained need shared by school, feeder and authority."""
+    shared = parameters.intake[records.school]
+    sorted_in = np.zeros(len(base))
+    if assumptions.feeder_sorting_share and len(parameters.feeder):
+        own = parameters.feeder[:, 0][records.feeder]
+        sorted_in += assumptions.feeder_sorting_share * np.where(records.feeder >= 0, own, 0.0)
+    if assumptions.area_sorting_share and len(parameters.la_entry):
+        own = parameters.la_entry[:, 0][records.feeder_la]
+        sorted_in += assumptions.area_sorting_share * np.where(records.feeder_la >= 0, own, 0.0)
+    scale = np.sqrt(assumptions.label_reliability)
+    return (parameters.tau[0] - base - sorted_in) / scale, (shared + sorted_in) / scale

@@ -1,0 +1,229 @@
+"""The stages of a run that rest on identification: need, value-added with it, and what it cannot tell."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from send_va.effects import SchoolEffects
+from send_va.errors import BoundaryWarning, StudyError
+from send_va.identification.form import NeedFormWarning, check_form
+from send_va.identification.labels import LabelRecords, read_labels
+from send_va.identification.lottery import identification_lottery
+from send_va.identification.need import NEED_ESTIMATORS, Need, estimate_need
+from send_va.identification.tables import national_standard
+from send_va.progress import Progress
+from send_va.records.reader import Cohort
+from send_va.run_directory import RunDirectory
+from send_va.stage_files import csv_writer, load_effects, save_fit, stage_files
+from send_va.study import Study
+from send_va.value_added.assumption_ranges import assumption_ranges
+from send_va.value_added.contexts import Context
+from send_va.value_added.design import context_columns
+from send_va.value_added.feeder_sorting import estimate_feeder_sorting
+from send_va.value_added.fit_result import ValueAddedFit
+from send_va.value_added.need_fit import fit_need
+from send_va.value_added.pupil_design import PupilDesign, pupil_design
+
+IDENTIFICATION_NOTE = "stage-identification"
+_DONE = "stage-need.json"
+_FORM_STREAM, _VALUE_ADDED_STREAM = 11, 12  # spawn keys of generators, apart from those of the labelled estimator
+
+
+def wanted_estimators(study: Study, cohort: Cohort) -> tuple[str, ...]:
+    """Estimators of the study that these records allow, need-based ones only.
+
+    Raises
+    ------
+    StudyError
+        The study names `entry` and the records have no SEN status before transfer.
+    """
+    named = study.value_added.estimators
+    has_entry = cohort.roles.sen_status_entry is not None
+    if named is not None and "entry" in named and not has_entry:
+        raise StudyError(
+            "value_added.estimators names 'entry', but no sen_status_entry is named under [roles]",
+            "Name the SEN status of the last census before transfer, or leave 'entry' out.",
+        )
+    allowed = [name for name in NEED_ESTIMATORS if name != "entry" or has_entry]
+    return tuple(name for name in allowed if named is None or name in named)
+
+
+def headline(estimators: Sequence[str]) -> str:
+    """The estimator that is shown first: the one with no label the rated school set, where there is one."""
+    return next(name for name in ("entry", "standardised", "label_free", "labelled") if name in estimators)
+
+
+def need_stages(
+    study: Study, cohort: Cohort, contexts: tuple[Context, ...], directory: RunDirectory, progress: Progress
+) -> list[SchoolEffects]:
+    """Fit identification, estimate value-added with it, and vary what it cannot tell.
+
+    Stages whose files an interrupted run has left are not done again; identification is, if anything after it is
+    missing, and gives the same draws.
+    """
+    wanted = wanted_estimators(study, cohort)
+    if not wanted:
+        return []
+    if directory.has(_DONE):
+        possible = json.loads((directory.work / _DONE).read_text())
+        return [load_effects(directory, name, context) for name in possible for context in contexts]
+    profile = cohort.profile(study.prior.knots)
+    columns = context_columns(cohort, profile, study.value_added.composition)
+    with progress.stage("need of every pupil"):
+        labels = read_labels(cohort, profile, columns)
+        draws = 0 if study.identification.plug_in else study.identification.draws
+        need = estimate_need(labels, seed=study.study.seed, draws=draws)
+    possible = tuple(name for name in wanted if name in need.estimators)
+    with progress.stage("identification lottery, national standard"):
+        said = _write_identification(study, cohort, need, directory)
+        said["notes"] += [need.why_not(name) for name in wanted if name not in possible]
+    with progress.stage("read the design", cohort.n_rows) as tick:
+        design = pupil_design(cohort, profile, columns, tick).without_schools(np.flatnonzero(labels.component > 0))
+        share = _write_feeder_sorting(study, need, design, contexts, directory, said)
+    directory.write(f"{IDENTIFICATION_NOTE}.json", lambda path: path.write_text(json.dumps(said)))
+    effects = []
+    for name in possible:
+        with progress.stage(f"{name}, all contexts", study.identification.draws) as tick:
+            if not directory.has(*(file for context in contexts for file in stage_files(name, context))):
+                for fit in _fitted(study, design, need, name, contexts, tick).values():
+                    save_fit(directory, fit)
+            effects += [load_effects(directory, name, context) for context in contexts]
+    with progress.stage("what labels cannot tell") as tick:
+        _write_ranges(study, need, design, effects, directory, tick, share)
+    directory.write(_DONE, lambda path: path.write_text(json.dumps(possible)))
+    return effects
+
+
+def _write_feeder_sorting(
+    study: Study,
+    need: Need,
+    design: PupilDesign,
+    contexts: tuple[Context, ...],
+    directory: RunDirectory,
+    said: dict[str, Any],
+) -> float | None:
+    if not need.has_entry or not len(need.parameters.feeder):
+        return None
+    sorting = estimate_feeder_sorting(need, design, contexts[-1])
+    said["notes"].append(str(sorting))
+    table = pd.DataFrame([{**vars(sorting), "context": contexts[-1], "synthetic": study.study.synthetic}])
+    directory.write("feeder_sorting.csv", csv_writer(table))
+    return sorting.share
+
+
+def _fitted(
+    study: Study,
+    design: PupilDesign,
+    need: Need,
+    name: str,
+    contexts: tuple[Context, ...],
+    tick: Callable[[int], None],
+) -> dict[Context, ValueAddedFit]:
+    at = NEED_ESTIMATORS.index(next(known for known in NEED_ESTIMATORS if known == name))
+    key = (_VALUE_ADDED_STREAM, at)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundaryWarning)  # said in the notes of the run
+        return fit_need(
+            design,
+            need.scores(name),
+            name,
+            contexts,
+            rng=np.random.default_rng(np.random.SeedSequence(study.study.seed, spawn_key=key)),
+            draws=study.value_added.draws,
+            prior_slope=study.value_added.prior_slope,
+            residual_by_need=study.value_added.residual_by_need,
+            plug_in=study.identification.plug_in,
+            attrs={
+                "seed": study.study.seed,
+                "engine": "reml",
+                "unit": study.outcome.unit,
+                "title": study.study.title,
+                "synthetic": int(study.study.synthetic),
+            },
+            progress=tick,
+        )
+
+
+def _write_identification(study: Study, cohort: Cohort, need: Need, directory: RunDirectory) -> dict[str, Any]:
+    """Write the tables of identification; returns its note."""
+    labels, synthetic = need.labels, study.study.synthetic
+    rng = np.random.default_rng(np.random.SeedSequence(study.study.seed, spawn_key=(_FORM_STREAM,)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NeedFormWarning)  # said in the notes of the run
+        form = check_form(labels, rng)
+    schools = need.schools
+    tables = {
+        "identification": schools,
+        "identification_variance": identification_lottery(labels),
+        "national_standard": national_standard(need, _areas(cohort, labels)),
+        "need_form": form.calibration,
+    }
+    for name, table in tables.items():
+        directory.write(f"{name}.csv", csv_writer(table.assign(synthetic=synthetic)))
+    pupils = pa.Table.from_pandas(need.pupils.assign(synthetic=synthetic), preserve_index=False)
+    directory.write("pupil_need.parquet", lambda path: pq.write_table(pupils, path))
+    fits = [need.entry_fit, *([need.now_fit] if need.now_fit else [])]
+    converged = all(fit.solution.convergence.converged for fit in fits)
+    notes = [*need.warnings, *([str(form)] if form.loses else [])]
+    for flag, n in schools["flag"].str.split("; ").explode().value_counts().items():
+        if flag:
+            notes.append(f"schools flagged '{flag}': {n:,}")
+    return {"converged": converged, "notes": notes}
+
+
+def _areas(cohort: Cohort, labels: LabelRecords) -> dict[str, tuple[Any, tuple[str, ...]]]:
+    areas: dict[str, tuple[Any, tuple[str, ...]]] = {"school": (labels.school, labels.schools)}
+    if labels.las:
+        areas["la"] = (labels.la, labels.las)
+    if labels.regions:
+        areas["region"] = (labels.region, labels.regions)
+    return areas
+
+
+def _write_ranges(
+    study: Study,
+    need: Need,
+    design: PupilDesign,
+    effects: Sequence[SchoolEffects],
+    directory: RunDirectory,
+    tick: Callable[[int], None],
+    feeder_share: float | None,
+) -> None:
+    there = list(dict.fromkeys(str(part.attrs["estimator"]) for part in effects))
+    first = headline(there)
+    if first == "label_free":
+        return
+    options = study.identification
+    ranges: dict[str, Sequence[float]] = {"label_reliability": options.label_reliability}
+    if need.has_entry:
+        if len(need.parameters.la_entry):
+            ranges["area_sorting_share"] = options.area_sorting_share
+        if feeder_share is not None:
+            ranges["feeder_sorting_share"] = tuple(sorted({0.0, round(feeder_share, 3)}))
+    else:
+        ranges = {"sorting_share": options.sorting_share} | ranges
+    heads: Mapping[Any, SchoolEffects] = {
+        part.attrs["context"]: part for part in effects if part.attrs["estimator"] == first
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundaryWarning)
+        table = assumption_ranges(
+            need,
+            design,
+            heads,
+            first,
+            ranges,
+            seed=study.study.seed,
+            prior_slope=study.value_added.prior_slope,
+            residual_by_need=study.value_added.residual_by_need,
+            progress=tick,
+        )
+    directory.write("assumption_ranges.csv", csv_writer(table.assign(synthetic=study.study.synthetic)))

@@ -1,0 +1,1 @@
+"""Does it work: recovery of known truth, calibration of need, and gaming."""

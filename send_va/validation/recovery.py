@@ -1,0 +1,295 @@
+"""Recovery study: what every estimator makes of cohorts whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from send_va.effects import SchoolEffects
+from send_va.identification.labels import read_labels
+from send_va.identification.need import Need, estimate_need
+from send_va.identification.scores import Assumptions
+from send_va.records.reader import Cohort
+from send_va.records.roles import Roles
+from send_va.records.simulator import SimulatedCohort, simulate
+from send_va.value_added.contexts import Context
+from send_va.value_added.design import context_columns, labelled_products
+from send_va.value_added.labelled import fit_labelled
+from send_va.value_added.need_fit import fit_need
+from send_va.value_added.pupil_design import PupilDesign, pupil_design
+
+Floats = NDArray[np.float64]
+CONTEXT: Context = "cva"
+_TAIL = 0.025
+_DECILES = 10
+ROLES = Roles(
+    pupil="pupil",
+    school="school",
+    outcome="outcome",
+    prior=("prior",),
+    sen_status="sen_status",
+    sen_status_entry="sen_status_entry",
+    la="la",
+    feeder="feeder",
+    context=("C(sex)", "C(month_of_birth)", "fsm6", "eal", "C(ethnicity)", "idaci", "looked_after"),
+)
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """One simulated cohort, estimated.
+
+    Attributes
+    ----------
+    world : SimulatedCohort
+    need : Need
+    effects : dict of str to SchoolEffects
+        By estimator.
+    deltas : dict of str to float
+        Coefficient of severity, in pupil SDs per SD of unexplained need.
+    """
+
+    world: SimulatedCohort
+    need: Need
+    effects: dict[str, SchoolEffects]
+    deltas: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """True scores in place of estimated ones: the oracle."""
+
+    has_need: Floats
+    severity: Floats
+    n_draws: int = 0
+
+    def plug_in(self) -> tuple[Floats, Floats | None]:
+        return self.has_need, self.severity
+
+    def draw(self, d: int) -> tuple[Floats, Floats | None]:
+        raise IndexError(d)
+
+
+def replicate(
+    scenario: str,
+    geography: str,
+    seed: int,
+    *,
+    schools: int,
+    draws: int = 400,
+    identification_draws: int = 40,
+    assumptions: Assumptions | None = None,
+) -> Replicate:
+    """Simulate one cohort and estimate theta with every estimator.
+
+    Parameters
+    ----------
+    scenario, geography : str
+        Names of the simulator.
+    seed : int
+    schools : int
+    draws, identification_draws : int
+        Draws of the school effects and of the identification parameters.
+    assumptions : Assumptions, optional
+
+    Returns
+    -------
+    Replicate
+        Estimators ``labelled``, ``standardised``, ``entry``, ``label_free``, and ``oracle``, which knows need.
+    """
+    world = simulate(np.random.default_rng(seed), schools=schools, scenario=scenario, geography=geography)
+    cohort = Cohort.from_pandas(world.pupils, ROLES)
+    profile = cohort.profile(5)
+    context = context_columns(cohort, profile)
+    need = estimate_need(
+        read_labels(cohort, profile, context), seed=seed, draws=identification_draws, assumptions=assumptions
+    )
+    design = pupil_design(cohort, profile, context)
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3,)))
+    labelled = fit_labelled(labelled_products(cohort, profile, context), CONTEXT, rng=rng, draws=draws)
+    effects, deltas = {"labelled": labelled.effects}, {"labelled": float("nan")}
+    truth = world.pupil_truth
+    known = _Known(truth["has_need"].to_numpy(np.float64), truth["severity"].to_numpy(np.float64))
+    for name, scores in [*((name, need.scores(name)) for name in need.estimators), ("oracle", known)]:
+        fit = _fit(design, scores, name, rng, draws)
+        effects[name] = fit.effects
+        beta = fit.coefficients.set_index("term")["estimate"]
+        deltas[name] = float(beta.get("severity", np.nan)) / float(world.attrs["pupil_sd"])  # type: ignore[arg-type]
+    return Replicate(world, need, effects, deltas)
+
+
+def _fit(design: PupilDesign, scores: Any, name: str, rng: np.random.Generator, draws: int) -> Any:
+    oracle = name == "oracle"
+    estimator = "entry" if oracle else name
+    return fit_need(design, scores, estimator, [CONTEXT], rng=rng, draws=draws, plug_in=oracle, workers=1)[CONTEXT]
+
+
+def scored(result: Replicate) -> pd.DataFrame:
+    """One row per school and estimator: truth, estimate, interval, in pupil SDs.
+
+    Returns
+    -------
+    DataFrame
+        school, estimator, theta, mean, lower, upper (95 %), leniency, intake_need, n_need, leniency_hat, intake_hat,
+        reliability of intake need.
+    """
+    truth = result.world.truth.astype({"school": str}).set_index("school")
+    sd = float(result.world.attrs["pupil_sd"])  # type: ignore[arg-type]
+    table = result.need.schools.set_index("school")
+    parts = []
+    for name, effects in result.effects.items():
+        draws = effects.draws("theta") / sd
+        lower, upper = np.quantile(draws, [_TAIL, 1.0 - _TAIL], axis=0)
+        own = truth.loc[list(effects.schools)]
+        theta = own["theta_sd"].to_numpy() - truth["theta_sd"].mean()
+        parts.append(
+            pd.DataFrame(
+                {
+                    "school": effects.schools,
+                    "estimator": name,
+                    "theta": theta,
+                    "mean": draws.mean(axis=0),
+                    "lower": lower,
+                    "upper": upper,
+                    "leniency": own["leniency"].to_numpy(),
+                    "intake_need": own["intake_need"].to_numpy(),
+                    "n_need": own["n_need"].to_numpy(),
+                    "leniency_hat": table.loc[list(effects.schools), "leniency"].to_numpy(),
+                    "intake_hat": table.loc[list(effects.schools), "intake_need"].to_numpy(),
+                    "intake_reliability": table.loc[list(effects.schools), "intake_need_reliability"].to_numpy(),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def measures(table: pd.DataFrame, deltas: dict[str, float]) -> pd.DataFrame:
+    """Summarise one replicate: one row per estimator.
+
+    Returns
+    -------
+    DataFrame
+        estimator; correlation, rmse (pupil SDs), cover, width; leniency_bias and magnet_bias: coefficients of the error
+        on leniency and intake need, each in SDs over schools, given theta; delta; leniency_r, intake_r: correlations of
+        estimated with true leniency and intake need; intake_reliability; cover_low: lowest cover over deciles of intake
+        need, leniency and n_need.
+    """
+    rows = []
+    for name, part in table.groupby("estimator", sort=False):
+        error = (part["mean"] - part["theta"]).to_numpy()
+        inside = ((part["lower"] <= part["theta"]) & (part["theta"] <= part["upper"])).to_numpy()
+        bias = _biases(part, error)
+        rows.append(
+            {
+                "estimator": name,
+                "correlation": _correlation(part["mean"], part["theta"]),
+                "rmse": float(np.sqrt(np.mean(error**2))),
+                "cover": float(inside.mean()),
+                "width": float((part["upper"] - part["lower"]).mean()),
+                "leniency_bias": bias["leniency"],
+                "magnet_bias": bias["intake_need"],
+                "delta": deltas[str(name)],
+                "leniency_r": _correlation(part["leniency_hat"], part["leniency"]),
+                "intake_r": _correlation(part["intake_hat"], part["intake_need"]),
+                "intake_reliability": float(part["intake_reliability"].mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _correlation(a: pd.Series, b: pd.Series) -> float:
+    if not (a.std() > 1e-9 and b.std() > 1e-9):
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _biases(part: pd.DataFrame, error: Floats) -> dict[str, float]:
+    """Coefficients of the error per SD of leniency and of intake need, given theta; missing where they do not vary."""
+    columns, names = [np.ones(len(part)), part["theta"].to_numpy()], []
+    for name in ("leniency", "intake_need"):
+        if part[name].std() > 1e-9:
+            columns.append(((part[name] - part[name].mean()) / part[name].std()).to_numpy())
+            names.append(name)
+    beta = np.linalg.lstsq(np.column_stack(columns), error, rcond=None)[0]
+    found = dict(zip(names, beta[2:].tolist(), strict=True))
+    return {name: found.get(name, float("nan")) for name in ("leniency", "intake_need")}
+
+
+def cover_by_decile(table: pd.DataFrame) -> pd.DataFrame:
+    """Cover by deciles of what a measure must not depend on, over all replicates given.
+
+    Returns
+    -------
+    DataFrame
+        estimator, by (``intake_need``, ``leniency``, ``n_need``), decile (0 lowest), schools, cover.
+    """
+    rows = []
+    inside = (table["lower"] <= table["theta"]) & (table["theta"] <= table["upper"])
+    for by in ("intake_need", "leniency", "n_need"):
+        if table[by].std() < 1e-9:
+            continue
+        decile = (table[by].rank(method="first", pct=True) * _DECILES).clip(upper=_DECILES - 1e-9).astype(int)
+        grouped = inside.groupby([table["estimator"], decile])
+        for (name, k), cover in grouped.mean().items():
+            rows.append({"estimator": name, "by": by, "decile": k, "cover": float(cover)})
+    return pd.DataFrame(rows)
+
+
+def summarise(replicates: pd.DataFrame) -> pd.DataFrame:
+    """Means over replicates with their Monte-Carlo standard errors, and RMSE paired with `labelled`.
+
+    Parameters
+    ----------
+    replicates : DataFrame
+        Rows of :func:`measures` with columns scenario, geography and seed.
+
+    Returns
+    -------
+    DataFrame
+        One row per scenario, geography and estimator; every measure followed by ``<measure>_se``; ``rmse_ratio``: RMSE
+        over that of `labelled` in the same replicates, below 1 is better.
+    """
+    keys = ["scenario", "geography", "estimator"]
+    base = replicates[replicates["estimator"] == "labelled"].set_index(["scenario", "geography", "seed"])["rmse"]
+    paired = replicates.join(base.rename("rmse_labelled"), on=["scenario", "geography", "seed"])
+    paired["rmse_difference"] = paired["rmse"] - paired["rmse_labelled"]
+    values = [c for c in paired if c not in (*keys, "seed", "rmse_labelled")]
+    grouped = paired.groupby(keys, sort=False)
+    mean = grouped[values].mean()
+    se = grouped[values].std(ddof=1) / np.sqrt(grouped.size()).to_numpy()[:, None]
+    out = pd.concat({"": mean, "_se": se}, axis=1)
+    out.columns = [f"{name}{suffix}" for suffix, name in out.columns]
+    out.insert(0, "replicates", grouped.size())
+    out["rmse_ratio"] = out["rmse"] / (out["rmse"] - out["rmse_difference"])
+    return out.reset_index()
+
+
+def study(
+    cells: Sequence[tuple[str, str]], seeds: Sequence[int], schools: int, run: Callable[..., Iterator[Any]] = map
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Replicate every cell; returns measures by replicate and all scored schools.
+
+    Parameters
+    ----------
+    cells : sequence of (scenario, geography)
+    seeds : sequence of int
+    schools : int
+    run : callable
+        A ``map``: that of an executor uses several processes.
+    """
+    jobs = [(scenario, geography, seed, schools) for scenario, geography in cells for seed in seeds]
+    done = list(run(_one, jobs))
+    return pd.concat([a for a, _ in done], ignore_index=True), pd.concat([b for _, b in done], ignore_index=True)
+
+
+def _one(job: tuple[str, str, int, int]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    scenario, geography, seed, schools = job
+    result = replicate(scenario, geography, seed, schools=schools)
+    table = scored(result)
+    labels = {"scenario": scenario, "geography": geography, "seed": seed}
+    return measures(table, result.deltas).assign(**labels), table.assign(**labels)
