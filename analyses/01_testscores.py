@@ -21,7 +21,7 @@ from send_va.multilevel.elimination import Level
 from send_va.multilevel.gaussian import GaussianFit, fit_gaussian
 from send_va.publish.figure_style import save_svg_png
 from send_va.publish.figures import caterpillar
-from send_va.value_added.contexts import INTERCEPT, SplineColumn
+from send_va.records.design_columns import INTERCEPT, SplineColumn
 from send_va.value_added.design import NEED, PRIOR_SLOPE
 from send_va.value_added.fixed_effects import fit_fixed_effects
 from send_va.value_added.given_slopes import PriorSlopes, adjust_outcome

@@ -19,8 +19,8 @@ import pandas as pd
 
 import send_va as sv
 from send_va.errors import BoundaryWarning
+from send_va.records.design_columns import Context
 from send_va.records.simulator import SimulatedCohort, calibration_table, write_cohort
-from send_va.value_added.contexts import Context
 from send_va.value_added.design import context_columns, labelled_products
 from send_va.value_added.labelled import LabelledFit, fit_labelled
 

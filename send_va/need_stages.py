@@ -20,12 +20,12 @@ from send_va.identification.lottery import identification_lottery
 from send_va.identification.need import NEED_ESTIMATORS, Need, estimate_need
 from send_va.identification.tables import national_standard
 from send_va.progress import Progress
+from send_va.records.design_columns import Context
 from send_va.records.reader import Cohort
 from send_va.run_directory import RunDirectory
 from send_va.stage_files import csv_writer, load_effects, save_fit, stage_files
 from send_va.study import Study
 from send_va.value_added.assumption_ranges import assumption_ranges
-from send_va.value_added.contexts import Context
 from send_va.value_added.design import context_columns
 from send_va.value_added.feeder_sorting import estimate_feeder_sorting
 from send_va.value_added.fit_result import ValueAddedFit
@@ -34,6 +34,7 @@ from send_va.value_added.pupil_design import PupilDesign, pupil_design
 
 IDENTIFICATION_NOTE = "stage-identification"
 _DONE = "stage-need.json"
+_LABEL_FREE_DRAWS = 40  # ``p0`` hangs on national coefficients only, which hardly vary between draws
 _FORM_STREAM, _VALUE_ADDED_STREAM = 11, 12  # spawn keys of generators, apart from those of the labelled estimator
 
 
@@ -140,6 +141,7 @@ def _fitted(
             draws=study.value_added.draws,
             prior_slope=study.value_added.prior_slope,
             residual_by_need=study.value_added.residual_by_need,
+            identification_draws=min(study.identification.draws, _LABEL_FREE_DRAWS) if name == "label_free" else None,
             plug_in=study.identification.plug_in,
             attrs={
                 "seed": study.study.seed,
@@ -170,8 +172,9 @@ def _write_identification(study: Study, cohort: Cohort, need: Need, directory: R
         directory.write(f"{name}.csv", csv_writer(table.assign(synthetic=synthetic)))
     pupils = pa.Table.from_pandas(need.pupils.assign(synthetic=synthetic), preserve_index=False)
     directory.write("pupil_need.parquet", lambda path: pq.write_table(pupils, path))
-    fits = [need.entry_fit, *([need.now_fit] if need.now_fit else [])]
-    converged = all(fit.solution.convergence.converged for fit in fits)
+    converged = need.entry_fit.solution.convergence.converged
+    if need.now_fit is not None:
+        converged = converged and need.now_fit.solution.convergence.converged
     notes = [*need.warnings, *([str(form)] if form.loses else [])]
     for flag, n in schools["flag"].str.split("; ").explode().value_counts().items():
         if flag:

@@ -23,11 +23,11 @@ from send_va.publish.figures import save_figures
 from send_va.publish.manifest import describe_machine, installed_versions, manifest, write_json_atomic
 from send_va.ranking import PublicationRule, rank
 from send_va.records.check import check_cohort
+from send_va.records.design_columns import CONTEXTS, Context, check_contexts
 from send_va.records.reader import Cohort, open_cohort
 from send_va.run_directory import RunDirectory, refuse_foreign
 from send_va.stage_files import TABLES, csv_writer, load_effects, save_fit, stage_files
 from send_va.study import ESTIMATORS, Study, load_study, validated
-from send_va.value_added.contexts import CONTEXTS, Context, check_contexts
 from send_va.value_added.design import LabelledProducts, context_columns, labelled_products
 from send_va.value_added.disagreement import disagreements
 from send_va.value_added.fit_result import ValueAddedFit

@@ -18,6 +18,8 @@ from send_va.records.simulator import write_cohort
 def cohort_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "cohort"
     write_cohort(sv.simulate(np.random.default_rng(2), schools=60), folder)
+    study = folder / "study.toml"  # the other estimators have tests of their own
+    study.write_text(study.read_text().replace("[value_added]\n", '[value_added]\nestimators = ["labelled"]\n'))
     return folder
 
 
@@ -172,10 +174,12 @@ def test_other_engines_and_estimators_are_refused(cohort_folder: Path, tmp_path:
         sv.run(cohort_folder / "study.toml", tmp_path / "out", engine="bayes")
     cohort = sv.read_cohort(cohort_folder / "study.toml")
     with pytest.raises(NotSupportedError, match="labelled"):
+        sv.fit_value_added(cohort, estimator="best")
+    with pytest.raises(InputError, match="fit_identification"):
         sv.fit_value_added(cohort, estimator="entry")
-    text = (cohort_folder / "study.toml").read_text().replace('["labelled"]', '["standardised"]')
+    text = (cohort_folder / "study.toml").read_text().replace('["labelled"]', '["standardized"]')
     (tmp_path / "study.toml").write_text(text)
-    with pytest.raises(StudyError, match="labelled"):
+    with pytest.raises(StudyError, match="standardised"):
         sv.read_cohort(tmp_path / "study.toml")
 
 

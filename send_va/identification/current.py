@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +17,14 @@ from send_va.multilevel.latent_system import Term
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 _PART = 16_384  # rows a task
-START_KAPPA = 0.7
+# Where labels hardly change, ``kappa`` and ``rho`` say the same: a weak normal prior keeps the search from running off.
+START_KAPPA, PRIOR_SD_KAPPA = 0.7, 0.7
+_OBSERVED_UP_TO = 10_000  # pupils
+
+
+def covariance_kind(rows: int) -> Literal[True, "expected"]:
+    """How the uncertainty of variances is estimated: in large studies it matters little, and costs minutes."""
+    return True if rows <= _OBSERVED_UP_TO else "expected"
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class CurrentLabel:
         return replace(self, shape=np.array(shape))
 
     def value(self, eta: Floats) -> float:
-        """Log-likelihood, the label before included."""
+        """Log-likelihood, the label before and the weak prior of ``kappa`` included."""
         return self._by_parts(eta, False)[0]
 
     def derivatives(self, eta: Floats) -> tuple[float, Floats, Floats]:
@@ -73,11 +81,15 @@ class CurrentLabel:
             rows = (eta[at], self.status[at], self.base[at], self.low[at], self.high[at])
             return kernels.current_derivatives(*rows, kappa, self.reliability, _NODES, _WEIGHTS, with_third)
 
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
-            parts = list(cores.map(part, range(0, n, _PART)))
+        if n <= _PART:
+            parts = [part(0)]
+        else:
+            with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
+                parts = list(cores.map(part, range(0, n, _PART)))
         total, *arrays = zip(*parts, strict=True)
         gradient, curvature, third = (np.concatenate(array) for array in arrays)
-        return float(sum(total)), gradient, curvature, third
+        prior = -0.5 * ((kappa - START_KAPPA) / PRIOR_SD_KAPPA) ** 2
+        return float(sum(total)) + prior, gradient, curvature, third
 
 
 def fit_current(
@@ -111,5 +123,5 @@ def fit_current(
         cutpoints=True,
         start_fixed=begin if start is None else start.beta,
         start_parameters=None if start is None else start.parameters,
-        parameters_cov=start is None,
+        parameters_cov=covariance_kind(len(entry)),
     )

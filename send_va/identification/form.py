@@ -11,7 +11,7 @@ import statsmodels.api as sm
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import GroupKFold
 
-from send_va.identification.kernels import Floats
+from send_va.identification.kernels import Floats, Ints
 from send_va.identification.labels import LabelRecords
 from send_va.multilevel.threads import one_thread
 
@@ -78,6 +78,18 @@ def check_form(labels: LabelRecords, rng: np.random.Generator) -> NeedForm:
     References
     ----------
     Chernozhukov et al. (2018), doi:10.1111/ectj.12097 (cross-fitting).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import send_va as sv
+    >>> roles = {"pupil": "pupil", "school": "school", "feeder": "feeder", "outcome": "outcome", "prior": ["prior"],
+    ...          "sen_status": "sen_status", "sen_status_entry": "sen_status_entry"}
+    >>> world = sv.simulate(np.random.default_rng(1), schools=20, pupils_per_school=50)
+    >>> cohort = sv.Cohort.from_pandas(world.pupils, roles)
+    >>> need = sv.fit_identification(cohort, draws=0)
+    >>> check_form(need.labels, np.random.default_rng(1)).loses
+    False
     """
     status = labels.entry if labels.has_entry else labels.now
     rows = _sample(labels, np.flatnonzero(status >= 0), rng)
@@ -93,7 +105,7 @@ def check_form(labels: LabelRecords, rng: np.random.Generator) -> NeedForm:
     return _compared(y, {"parametric": parametric, "flexible": flexible}, school)
 
 
-def _sample(labels: LabelRecords, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
+def _sample(labels: LabelRecords, rows: Ints, rng: np.random.Generator) -> Ints:
     if len(rows) <= _MOST_PUPILS:
         return rows
     order = rng.permutation(len(labels.schools))
@@ -111,8 +123,9 @@ def _probit(x: Floats, y: Floats, new: Floats) -> Floats:
     return np.asarray(fit.predict(sm.add_constant(new, has_constant="add")))
 
 
-def _compared(y: Floats, predicted: dict[str, Floats], school: np.ndarray) -> NeedForm:  # type: ignore[type-arg]
-    losses, curves, rows = {}, [], []
+def _compared(y: Floats, predicted: dict[str, Floats], school: Ints) -> NeedForm:
+    losses: dict[str, Floats] = {}
+    curves, rows = [], []
     for model, p in predicted.items():
         kept = np.clip(p, 1e-9, 1 - 1e-9)
         losses[model] = -(y * np.log(kept) + (1 - y) * np.log(1 - kept))
@@ -124,7 +137,7 @@ def _compared(y: Floats, predicted: dict[str, Floats], school: np.ndarray) -> Ne
     by_school = np.bincount(school, weights=gap - gap.mean())
     se = float(np.sqrt((by_school**2).sum()) / len(y))
     rows.append({"model": "difference", "log_loss": float(gap.mean()), "se": se})
-    loses = bool(gap.mean() > 2 * se and gap.mean() > _MATERIAL * rows[1]["log_loss"])
+    loses = bool(gap.mean() > 2 * se and gap.mean() > _MATERIAL * losses["flexible"].mean())
     form = NeedForm(
         pd.concat(curves, ignore_index=True)[["model", "bin", "n", "predicted", "observed"]], pd.DataFrame(rows), loses
     )

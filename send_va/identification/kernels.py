@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
 _REACH = 6.0  # SDs of need beyond which nothing is left (1e-9)
+_BEYOND = 5.0  # the same for need given judged need; quadrature is finest there, where the label's cut is
 _ROOT_HALF = math.sqrt(0.5)
 _DENSITY = 1.0 / math.sqrt(2.0 * math.pi)
 _TINY = 1e-300
@@ -153,14 +154,17 @@ def entry_scores(
         # given the judged need z, e is normal with mean sqrt(r) z and variance 1 - r
         root, spread = math.sqrt(reliability), math.sqrt(1.0 - reliability)
         lower, upper = _range(a, b)
-        half, middle = 0.5 * (upper - lower), 0.5 * (lower + upper)
+        middle = min(max(t / root, lower), upper)  # nodes are finest where the chance to lie above changes
         mass, above, first = 0.0, 0.0, 0.0
-        for k in range(len(nodes)):
-            z = middle + half * nodes[k]
-            w = half * weights[k] * _pdf(z)
-            mass += w
-            above += w * _cdf((root * z - t) / spread)
-            first += w * root * z
+        for side in range(2):
+            left, right = (lower, middle) if side == 0 else (middle, upper)
+            half, centre = 0.5 * (right - left), 0.5 * (left + right)
+            for k in range(len(nodes)):
+                z = centre + half * nodes[k]
+                w = half * weights[k] * _pdf(z)
+                mass += w
+                above += w * _cdf((root * z - t) / spread)
+                first += w * root * z
         pi[i], mean[i] = above / max(mass, _TINY), first / max(mass, _TINY)
     return pi, mean
 
@@ -204,7 +208,8 @@ def both_scores(
     """
     n, d = cuts.shape
     pi, mean = np.empty(n), np.empty(n)
-    slope = kappa * math.sqrt(reliability)
+    root, spread = math.sqrt(reliability), math.sqrt(1.0 - reliability)
+    slope = kappa * root
     for i in range(n):
         mass, above, first = 0.0, 0.0, 0.0
         y = now[i]
@@ -216,7 +221,10 @@ def both_scores(
             high = 1e9 if level == d else cuts[i, level]
             if high <= low:
                 continue
-            a, b = _range(low, high) if reliability >= 1.0 else (-_REACH, _REACH)
+            a, b = _range(low, high)
+            if reliability < 1.0:  # need of those judged to lie between a and b
+                a = max(root * a - _BEYOND * spread, -_REACH)
+                b = min(root * b + _BEYOND * spread, _REACH)
             centre = kappa * base[i] + rho[level]
             upper = centre + eta[i, y - 1] if y > 0 else 0.0
             lower = centre + eta[i, y] if y < d else 0.0

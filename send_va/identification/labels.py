@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from send_va.errors import Failure, InputError
-from send_va.value_added.contexts import ContextColumns
+from send_va.records.design_columns import ContextColumns
 
 if TYPE_CHECKING:
     from send_va.records.profile import CohortProfile
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
+_FEWEST = 10  # pupils with a label, below which it has no threshold of its own
 # What a predictor of need may not be: the rated school records or decides it, so that need would follow the school.
 SET_BY_SCHOOL = {
     "sen_status": "the SEN status now is set by the rated school",
@@ -90,8 +91,9 @@ class LabelRecords:
 
     @property
     def levels(self) -> int:
-        """Thresholds the labels have: 1 (any SEN) or 2 (support and EHCP)."""
-        return 2 if bool(((self.now == 2).any() or (self.entry == 2).any()) and (self.now == 1).any()) else 1
+        """Thresholds the labels have: 2 (support and EHCP) where each label occurs with each, else 1 (any SEN)."""
+        recorded = [self.now, *([self.entry] if self.has_entry else [])]
+        return 2 if all(np.bincount(label + 1, minlength=4)[2:].min() >= _FEWEST for label in recorded) else 1
 
 
 def read_labels(cohort: Cohort, profile: CohortProfile, context: ContextColumns) -> LabelRecords:
@@ -104,10 +106,29 @@ def read_labels(cohort: Cohort, profile: CohortProfile, context: ContextColumns)
     context : ContextColumns
         Prior attainment and background: the predictors of need.
 
+    Returns
+    -------
+    LabelRecords
+        Check ``component`` before comparing schools: only those of component 0 can be compared.
+
     Raises
     ------
     InputError
         A predictor is set by the rated school; no pupil has a complete record.
+
+    Examples
+    --------
+    >>> from send_va.records.reader import Cohort
+    >>> from send_va.records.simulator import simulate
+    >>> from send_va.value_added.design import context_columns
+    >>> roles = {"pupil": "pupil", "school": "school", "outcome": "outcome", "prior": ["prior"],
+    ...          "sen_status": "sen_status", "context": ["fsm6"]}
+    >>> world = simulate(np.random.default_rng(1), schools=12, pupils_per_school=20)
+    >>> cohort = Cohort.from_pandas(world.pupils, roles)
+    >>> profile = cohort.profile(0)
+    >>> labels = read_labels(cohort, profile, context_columns(cohort, profile))
+    >>> labels.x_names, labels.has_entry, len(labels.schools)
+    (('prior', 'fsm6'), False, 12)
     """
     roles = cohort.roles
     refuse_set_by_school((*context.numeric, *(category.column for category in context.categories)))
@@ -133,6 +154,11 @@ def read_labels(cohort: Cohort, profile: CohortProfile, context: ContextColumns)
 
 def refuse_set_by_school(names: tuple[str, ...]) -> None:
     """Refuse predictors of need that the rated school sets.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Canonical names of the columns that predict need.
 
     Raises
     ------

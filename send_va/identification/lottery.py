@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from send_va.identification.current import covariance_kind
 from send_va.identification.kernels import Floats
 from send_va.identification.labels import LabelRecords
 from send_va.identification.variance_shares import shares_with_intervals
@@ -40,19 +41,34 @@ def identification_lottery(labels: LabelRecords, coverage: float = 0.95) -> pd.D
     DataFrame
         label (``entry``, ``current``), level (``pupil``, ``feeder``, ``school``, ``la``), model (``null``, ``full``),
         variance (of the latent scale; that of pupils is 1), share, lower, upper. Labels and levels that the records
-        lack are left out.
+        lack are left out; `upper` is missing where the records do not bound a variance near zero.
 
     References
     ----------
     Hutchinson, J. (2021). Identifying pupils with special educational needs and disabilities. Education Policy
     Institute.
+
+    Examples
+    --------
+    A synthetic cohort without authorities:
+
+    >>> import numpy as np
+    >>> import send_va as sv
+    >>> roles = {"pupil": "pupil", "school": "school", "feeder": "feeder", "outcome": "outcome", "prior": ["prior"],
+    ...          "sen_status": "sen_status", "sen_status_entry": "sen_status_entry"}
+    >>> world = sv.simulate(np.random.default_rng(1), schools=20, pupils_per_school=50)
+    >>> cohort = sv.Cohort.from_pandas(world.pupils, roles)
+    >>> need = sv.fit_identification(cohort, draws=0)
+    >>> table = identification_lottery(need.labels).query("label == 'current' and model == 'null'")
+    >>> table.set_index("level")["share"].round(2).to_dict()
+    {'pupil': 0.91, 'feeder': 0.02, 'school': 0.06}
     """
     cases: list[tuple[Label, Model]] = [
         (label, model)
         for label in ("entry", "current")
         if label == "current" or labels.has_entry
         for model in ("null", "full")
-    ]  # type: ignore[misc]
+    ]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
         parts = list(cores.map(lambda case: _shares(labels, case[0], case[1], coverage), cases))
     return pd.concat(parts, ignore_index=True)
@@ -64,6 +80,10 @@ def _shares(labels: LabelRecords, label: Label, model: Model, coverage: float) -
     # parameters are log SDs: a variance has derivative 2 * variance
     slope = np.diag(2.0 * variances)
     share, lower, upper = shares_with_intervals(variances, slope @ solution.parameters_cov @ slope, 1.0, coverage)
+    # G groups tell at most 2G of a log SD: what claims more is a flat direction, whose error was not estimated
+    groups = np.array([len(modes) for modes in solution.modes])
+    flat = np.append(np.diag(solution.parameters_cov) < 0.5 / groups, False)
+    lower, upper = np.where(flat, 0.0, lower), np.where(flat, np.nan, upper)
     table = pd.DataFrame(
         {"level": [*names, "pupil"], "variance": [*variances, 1.0], "share": share, "lower": lower, "upper": upper}
     )
@@ -99,6 +119,6 @@ def _fit(labels: LabelRecords, label: Label, model: Model) -> tuple[tuple[str, .
         terms,
         cutpoints=True,
         start_fixed=np.concatenate([np.zeros(x.shape[1]), [ndtri(success.mean())]]),
-        parameters_cov=True,
+        parameters_cov=covariance_kind(len(rows)),
     )
     return tuple(names), solution

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from send_va.errors import InputError
-from send_va.identification.current import CurrentLabel, fit_current
+from send_va.identification.current import CurrentLabel, covariance_kind, fit_current
 from send_va.identification.kernels import Floats, Ints
 from send_va.identification.labels import LabelRecords
 from send_va.multilevel.laplace import LaplaceSolution, LatentDraw, fit_laplace
@@ -128,10 +128,28 @@ def fit_entry(records: LabelRecords, entry: Ints | None = None, *, intake: bool 
     intake : bool
         Whether schools differ in intake need, apart from what their feeders' leniency explains.
 
+    Returns
+    -------
+    EntryFit
+        Read ``solution.convergence`` before anything else.
+
     Raises
     ------
     InputError
         No label varies, or predictors are collinear.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import send_va as sv
+    >>> roles = {"pupil": "pupil", "school": "school", "feeder": "feeder", "outcome": "outcome", "prior": ["prior"],
+    ...          "sen_status": "sen_status", "sen_status_entry": "sen_status_entry"}
+    >>> world = sv.simulate(np.random.default_rng(1), schools=20, pupils_per_school=50)
+    >>> cohort = sv.Cohort.from_pandas(world.pupils, roles)
+    >>> need = sv.fit_identification(cohort, draws=0)
+    >>> fitted = fit_entry(need.labels)
+    >>> fitted.names, bool(fitted.solution.convergence.converged)
+    (('feeder', 'school'), True)
     """
     status = records.entry if entry is None else entry
     known = (status >= 0) & (records.component[records.school] == 0)
@@ -159,7 +177,7 @@ def fit_entry(records: LabelRecords, entry: Ints | None = None, *, intake: bool 
         terms,
         cutpoints=True,
         start_fixed=np.concatenate([np.zeros(records.x.shape[1]), ndtri(shares)]),
-        parameters_cov=True,
+        parameters_cov=covariance_kind(len(rows)),
     )
     return EntryFit(solution, tuple(names), rows)
 
@@ -219,10 +237,15 @@ def fit_now(records: LabelRecords, fitted: EntryFit, parameters: Parameters, rel
         Of the equation of the label before.
     reliability : float
         Share of judged need, net of what is explained, that is need.
+
+    Returns
+    -------
+    NowFit or None
+        None means that the leniency of schools cannot be told from these records, not that it is zero.
     """
     rows, d = fitted.rows, records.levels
     entry, now = np.minimum(records.entry[rows], d), np.minimum(records.now[rows], d)
-    if int((entry != now).sum()) < _FEWEST_CHANGES or len(np.unique(entry)) <= d:
+    if int((entry != now).sum()) < _FEWEST_CHANGES or _one_sided(entry, now, d):
         return None
     likelihood = now_likelihood(records, rows, parameters, reliability)
     terms = [Term(records.school[rows], len(records.schools), np.eye(d)[None])]
@@ -231,6 +254,12 @@ def fit_now(records: LabelRecords, fitted: EntryFit, parameters: Parameters, rel
         terms.append(_la_term(records.la[rows], len(records.las), np.eye(d)[None]))
         names.append("la")
     return NowFit(fit_current(likelihood, entry, terms), tuple(names), rows, likelihood)
+
+
+def _one_sided(entry: Ints, now: Ints, d: int) -> bool:
+    """Whether some label before leaves but one label now, the lowest or the highest: nothing then bounds ``rho``."""
+    after = [now[entry == level] for level in range(d + 1)]
+    return any(len(own) == 0 or own.max() == 0 or own.min() == d for own in after)
 
 
 def now_likelihood(

@@ -17,6 +17,7 @@ from send_va.identification.model import EntryFit, NowFit, Parameters, fit_entry
 from send_va.identification.scores import Assumptions, background_need, both_need, entry_need
 
 NeedEstimator = Literal["standardised", "entry", "label_free"]
+_AVERAGED, _TOGETHER = 24, 4  # draws that expected scores average, and how many are held in memory
 NEED_ESTIMATORS: tuple[NeedEstimator, ...] = get_args(NeedEstimator)
 
 
@@ -42,8 +43,27 @@ class PupilScores:
         return len(self.need.draws)
 
     def plug_in(self) -> tuple[Floats, Floats | None]:
-        """``pi`` and ``severity``, each (n,), at the estimates; no severity for `label_free`."""
-        return self._at(self.need.parameters)
+        """``pi`` and ``severity``, each (n,), expected; no severity for `label_free`.
+
+        Averaged over draws of the parameters where there are any: need given the labels, with the uncertainty of
+        leniency integrated out, is not need at the most likely leniency.
+        """
+        key = (self.estimator, None if self.without is None else self.without.tobytes())
+        if key not in self.need.expected:
+            self.need.expected[key] = self._averaged()
+        return self.need.expected[key]
+
+    def _averaged(self) -> tuple[Floats, Floats | None]:
+        if self.n_draws < 2:
+            return self._at(self.need.parameters)
+        used = min(self.n_draws, _AVERAGED)
+        total_pi, total_severity = np.zeros(1), np.zeros(1)
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
+            for start in range(0, used, _TOGETHER):
+                for pi, severity in cores.map(self.draw, range(start, min(start + _TOGETHER, used))):
+                    total_pi = total_pi + pi
+                    total_severity = total_severity + (0.0 if severity is None else severity)
+        return total_pi / used, None if self.estimator == "label_free" else total_severity / used
 
     def draw(self, d: int) -> tuple[Floats, Floats | None]:
         """The same at the d-th draw of the parameters; safe to call from several threads."""
@@ -91,6 +111,9 @@ class Need:
     draws: tuple[Parameters, ...] = field(repr=False)
     assumptions: Assumptions = field(default_factory=Assumptions)
     has_entry: bool = True
+    expected: dict[tuple[str, bytes | None], tuple[Floats, Floats | None]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )  # expected scores already made
 
     @property
     def n_draws(self) -> int:
@@ -124,7 +147,8 @@ class Need:
             return "the estimator 'entry' needs the SEN status before transfer (sen_status_entry under [roles])."
         return (
             "the estimator 'standardised' needs pupils whose label changed between transfer and now: hardly any "
-            "did, so the leniency of schools cannot be told. Use 'entry', which these records identify."
+            "did, or all with one label kept it, so the leniency of schools cannot be told. Use 'entry', which these "
+            "records identify."
         )
 
     @property
@@ -151,7 +175,11 @@ class Need:
         return tuple(said)
 
     def under(self, **changes: float) -> Need:
-        """The same fit under other assumptions; the equation of the label now is fitted again where they enter it."""
+        """The same fit under other assumptions.
+
+        Exact for `entry` and `label_free`. The equation of the label now is kept as it was fitted: for `standardised`
+        under another label reliability, call `estimate_need` with that assumption.
+        """
         assumptions = replace(self.assumptions, **changes)
         if not self.has_entry and "sorting_share" in changes:
             move = assumptions.sorting_share - self.assumptions.sorting_share
@@ -224,6 +252,21 @@ def estimate_need(
     ------
     InputError
         Labels that do not vary; a share or reliability out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import send_va as sv
+    >>> roles = {"pupil": "pupil", "school": "school", "feeder": "feeder", "outcome": "outcome", "prior": ["prior"],
+    ...          "sen_status": "sen_status", "sen_status_entry": "sen_status_entry"}
+    >>> world = sv.simulate(np.random.default_rng(1), schools=20, pupils_per_school=50)
+    >>> cohort = sv.Cohort.from_pandas(world.pupils, roles)
+    >>> labels = sv.fit_identification(cohort, draws=0).labels
+    >>> need = estimate_need(labels, seed=1, draws=3)
+    >>> print(need)
+    Need of 1,019 pupils in 20 schools from labels before transfer and now
+    >>> need.estimators, need.n_draws
+    (('standardised', 'entry', 'label_free'), 3)
     """
     assumptions = assumptions or Assumptions()
     _check(assumptions)
@@ -240,7 +283,7 @@ def estimate_need(
         if now is None:
             return drawn
         likelihood = replace(
-            now_likelihood(labels, now.rows, drawn, assumptions.label_reliability), shape=now.likelihood.shape
+            now_likelihood(labels, now.rows, drawn, assumptions.label_reliability), shape=now.solution.parameters[-1:]
         )
         return now.complete(drawn, now.solution.draw(rng, likelihood))
 

@@ -47,6 +47,21 @@ def entry_need(
         Probability that need is above the national support threshold.
     severity : array, shape (n,)
         Expected need minus what background explains, intake need included, in SDs of unexplained need.
+
+    Examples
+    --------
+    Not every pupil with a label is above the national threshold, and some without one are:
+
+    >>> import numpy as np
+    >>> import send_va as sv
+    >>> roles = {"pupil": "pupil", "school": "school", "feeder": "feeder", "outcome": "outcome", "prior": ["prior"],
+    ...          "sen_status": "sen_status", "sen_status_entry": "sen_status_entry"}
+    >>> world = sv.simulate(np.random.default_rng(1), schools=20, pupils_per_school=50)
+    >>> cohort = sv.Cohort.from_pandas(world.pupils, roles)
+    >>> need = sv.fit_identification(cohort, draws=0)
+    >>> pi, _ = entry_need(need.labels, need.parameters, Assumptions(), need.labels.entry)
+    >>> [round(float(pi[need.labels.entry == level].mean()), 2) for level in (0, 1, 2)]
+    [0.02, 0.7, 1.0]
     """
     base, cuts = _base_and_cuts(records, parameters)
     threshold, moved = _threshold(records, parameters, assumptions, base)
@@ -68,6 +83,23 @@ def both_need(
     -------
     pi, severity : array, shape (n,)
         As `entry_need` returns them.
+
+    Examples
+    --------
+    A label that was kept says more than one that was dropped:
+
+    >>> import numpy as np
+    >>> import send_va as sv
+    >>> roles = {"pupil": "pupil", "school": "school", "feeder": "feeder", "outcome": "outcome", "prior": ["prior"],
+    ...          "sen_status": "sen_status", "sen_status_entry": "sen_status_entry"}
+    >>> world = sv.simulate(np.random.default_rng(1), schools=20, pupils_per_school=50)
+    >>> cohort = sv.Cohort.from_pandas(world.pupils, roles)
+    >>> need = sv.fit_identification(cohort, draws=0)
+    >>> labels = need.labels
+    >>> pi, _ = both_need(labels, need.parameters, Assumptions(), labels.entry)
+    >>> before = labels.entry == 1
+    >>> bool(pi[before & (labels.now == 1)].mean() > pi[before & (labels.now == 0)].mean())
+    True
     """
     base, cuts = _base_and_cuts(records, parameters)
     threshold, moved = _threshold(records, parameters, assumptions, base)
@@ -87,7 +119,21 @@ def both_need(
 
 
 def background_need(records: LabelRecords, parameters: Parameters, assumptions: Assumptions) -> Floats:
-    """Probability ``p0`` of need above the national threshold from background alone, no label and no school; (n,)."""
+    """Probability ``p0`` of need above the national threshold from background alone, no label and no school; (n,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import send_va as sv
+    >>> roles = {"pupil": "pupil", "school": "school", "feeder": "feeder", "outcome": "outcome", "prior": ["prior"],
+    ...          "sen_status": "sen_status", "sen_status_entry": "sen_status_entry"}
+    >>> world = sv.simulate(np.random.default_rng(1), schools=20, pupils_per_school=50)
+    >>> cohort = sv.Cohort.from_pandas(world.pupils, roles)
+    >>> need = sv.fit_identification(cohort, draws=0)
+    >>> p0 = background_need(need.labels, need.parameters, Assumptions())
+    >>> round(float(p0.mean()), 2)
+    0.15
+    """
     spread = np.sqrt(assumptions.label_reliability + parameters.intake_variance)
     return np.asarray(ndtr((records.x @ parameters.gamma - parameters.tau[0]) / spread))
 

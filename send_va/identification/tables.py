@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from send_va.identification.kernels import Floats, Ints
 
@@ -33,6 +34,19 @@ def school_table(need: Need) -> pd.DataFrame:
         (below .5: hardly told apart from feeders); labelled_share, labelled_share_entry; standard_share with
         standard_share_lower and standard_share_upper: share with need above one national threshold; n_pupils,
         n_same_body (pupils whose feeder is of the school's own body), flag.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import send_va as sv
+    >>> roles = {"pupil": "pupil", "school": "school", "feeder": "feeder", "outcome": "outcome", "prior": ["prior"],
+    ...          "sen_status": "sen_status", "sen_status_entry": "sen_status_entry"}
+    >>> world = sv.simulate(np.random.default_rng(1), schools=20, pupils_per_school=50)
+    >>> cohort = sv.Cohort.from_pandas(world.pupils, roles)
+    >>> need = sv.fit_identification(cohort, draws=0)
+    >>> table = school_table(need)
+    >>> len(table), bool(table["intake_need_reliability"].between(0, 1).all())
+    (20, True)
     """
     labels, parameters = need.labels, need.parameters
     n = np.bincount(labels.school, minlength=len(labels.schools))
@@ -57,7 +71,8 @@ def school_table(need: Need) -> pd.DataFrame:
     table["n_same_body"] = np.bincount(labels.school[labels.same_body], minlength=len(n))
     table["flag"] = _flags(need, table)
     outside = labels.component > 0
-    table.loc[outside, [c for c in table if c.startswith(("leniency", "intake", "standard"))]] = np.nan
+    estimated = [str(c) for c in table.columns if str(c).startswith(("leniency", "intake", "standard"))]
+    table.loc[outside, estimated] = np.nan
     return table
 
 
@@ -74,7 +89,21 @@ def national_standard(need: Need, groups: dict[str, tuple[Ints, tuple[str, ...]]
     -------
     DataFrame
         level, name, n_pupils, labelled_now, expected (pupils with need above the national support threshold at
-        transfer), lower, upper: 95 % interval, of the parameters and of who the pupils with need are.
+        transfer), lower, upper: 95 % interval, of the parameters and of who the pupils with need are. A school with
+        ``labelled_now`` above `upper` labels more pupils than the national threshold would.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import send_va as sv
+    >>> roles = {"pupil": "pupil", "school": "school", "feeder": "feeder", "outcome": "outcome", "prior": ["prior"],
+    ...          "sen_status": "sen_status", "sen_status_entry": "sen_status_entry"}
+    >>> world = sv.simulate(np.random.default_rng(1), schools=20, pupils_per_school=50)
+    >>> cohort = sv.Cohort.from_pandas(world.pupils, roles)
+    >>> need = sv.fit_identification(cohort, draws=0)
+    >>> table = national_standard(need, {"school": (need.labels.school, need.labels.schools)})
+    >>> bool(table["expected"].between(table["lower"], table["upper"]).all())
+    True
     """
     from send_va.identification.need import best_estimator
 
@@ -110,12 +139,12 @@ def _sums(pi: Floats, groups: dict[str, tuple[Ints, tuple[str, ...]]]) -> dict[s
     return {level: _sum(pi, codes, len(names)) for level, (codes, names) in groups.items()}
 
 
-def _sum(values: Floats, codes: Ints, n_groups: int) -> Floats:
+def _sum(values: Floats | NDArray[np.bool_], codes: Ints, n_groups: int) -> Floats:
     known = codes >= 0
     return np.bincount(codes[known], weights=np.asarray(values, dtype=np.float64)[known], minlength=n_groups)
 
 
-def _mean(values: np.ndarray, codes: Ints, n: np.ndarray) -> Floats:  # type: ignore[type-arg]
+def _mean(values: NDArray[np.bool_], codes: Ints, n: Ints) -> Floats:
     return _sum(values, codes, len(n)) / np.where(n > 0, n, np.nan)
 
 

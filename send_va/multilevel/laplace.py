@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from scipy.optimize import minimize
@@ -19,6 +19,7 @@ _SETTLED = 1e-8  # Newton decrement at which the mode counts as found
 _SLOW = 0.05  # a chord step that shrinks the decrement by less than this asks for a new factor
 _SHAPE_STEP = 1e-3
 _NEAR, _LONGEST = 1e-2, 0.7  # squared scaled gradient at which scoring ends; longest step of a parameter
+_FAR = 1e25  # stands for a criterion that cannot be evaluated
 _FLAT = 2e-3  # largest derivative of the criterion by a parameter scaled to about one standard error
 
 
@@ -216,6 +217,10 @@ class LaplaceCriterion:
         fresh = False
         eta = system.predictors(beta, [a @ lam.T for a, lam in zip(u, lambdas, strict=True)])
         value, gradient, curvature = likelihood.derivatives(eta)
+        if not (np.isfinite(gradient).all() and np.isfinite(curvature).all()):  # last mode impossible with these SDs
+            u = [np.zeros_like(a) for a in u]
+            eta = system.predictors(beta, [a @ lam.T for a, lam in zip(u, lambdas, strict=True)])
+            value, gradient, curvature = likelihood.derivatives(eta)
         for _ in range(_NEWTON_STEPS):
             if factor is None:
                 factor, fresh = system.factor(system.blocks(curvature), lambdas), True
@@ -387,7 +392,7 @@ def fit_laplace(
     offset: Floats | None = None,
     cutpoints: bool = False,
     integrate_fixed: bool = True,
-    parameters_cov: bool = False,
+    parameters_cov: bool | Literal["expected"] = False,
     start_fixed: Floats | None = None,
     start_parameters: Floats | None = None,
 ) -> LaplaceSolution:
@@ -410,8 +415,10 @@ def fit_laplace(
     integrate_fixed : bool
         Integrate fixed effects out with the random ones (a restricted likelihood: variances are not biased by the
         number of covariates). Otherwise they maximise the Laplace likelihood, as in lme4's ``glmer``.
-    parameters_cov : bool
-        Also estimate the covariance of the variance parameters (one gradient for each).
+    parameters_cov : bool or "expected"
+        Also estimate the covariance of the variance parameters: from the numerical curvature (one gradient for each),
+        or from their expected information, as if groups were independent (standard errors within about 10 % of the
+        observed in models of 120 and 300 schools); the likelihood's own parameters always from the curvature.
     start_fixed : array, shape (fixed,), optional
         Fixed effects to start from; zeros by default. Cutpoints of ordered categories must start apart.
     start_parameters : array, shape (k,), optional
@@ -476,7 +483,10 @@ def _with_outer_fixed(joint: LaplaceCriterion, system: LatentSystem) -> LaplaceC
 
 
 def _search(
-    criterion: LaplaceCriterion, parameters: Floats, information: Floats, parameters_cov: bool
+    criterion: LaplaceCriterion,
+    parameters: Floats,
+    information: Floats,
+    parameters_cov: bool | Literal["expected"],
 ) -> LaplaceSolution:
     """Quasi-Newton search over variance parameters and, if not integrated, fixed effects; both scaled."""
     system, k = criterion.system, criterion.n_parameters
@@ -490,7 +500,12 @@ def _search(
     def negative(at: Floats) -> tuple[float, Floats]:
         point = centre + rotate @ at
         outer = None if criterion.integrated else point[k:]
-        value, gradient, *_ = criterion.with_gradient(point[:k], outer)
+        kept = criterion.beta, criterion.u
+        try:
+            value, gradient, *_ = criterion.with_gradient(point[:k], outer)
+        except InputError:  # a step of the search too far out for the mode to be found
+            criterion.beta, criterion.u = kept
+            return _FAR, np.zeros(len(at))
         return -value, -rotate.T @ gradient
 
     found = minimize(negative, np.zeros(len(scale)), jac=True, method="BFGS", options={"gtol": _FLAT, "maxiter": 200})
@@ -514,14 +529,14 @@ def _fixed_covariance(criterion: LaplaceCriterion, parameters: Floats) -> Floats
 
 
 def _solution(
-    criterion: LaplaceCriterion, parameters: Floats, flat: float, message: str, with_cov: bool
+    criterion: LaplaceCriterion, parameters: Floats, flat: float, message: str, kind: bool | str
 ) -> LaplaceSolution:
     lambdas = criterion.at(parameters)
     outer = None if criterion.integrated else criterion.beta
     mode = criterion.find_mode(lambdas)
     spread = criterion.system.covariances(mode.factor)
     k = criterion.n_parameters
-    cov = _parameters_cov(criterion, parameters) if with_cov else np.zeros((k, k))
+    cov = np.zeros((k, k)) if not kind else _parameters_cov(criterion, parameters, kind == "expected")
     small = [i for i, lam in enumerate(lambdas) if np.abs(np.diag(lam)).min() < 1e-3]
     return LaplaceSolution(
         beta=mode.beta if outer is None else outer,
@@ -535,20 +550,22 @@ def _solution(
         convergence=LaplaceConvergence(flat < 10 * _FLAT, flat, criterion.evaluations, tuple(small), message),
         criterion=criterion,
         mode=mode,
-        mode_derivatives=criterion.mode_derivatives(mode, parameters) if with_cov else (),
+        mode_derivatives=() if not kind else criterion.mode_derivatives(mode, parameters),
     )
 
 
-def _parameters_cov(criterion: LaplaceCriterion, parameters: Floats) -> Floats:
-    """Inverse of the numerical curvature of the criterion by the variance parameters; flat directions get none."""
+def _parameters_cov(criterion: LaplaceCriterion, parameters: Floats, expected: bool) -> Floats:
+    """Inverse of the curvature of the criterion by the parameters; flat directions get no variance."""
     k = len(parameters)
     _, at, information, _ = criterion.with_gradient(parameters)
-    curvature = np.zeros((k, k))
-    for j in range(k):
+    curvature = np.diag(information)
+    for j in range(k - criterion.n_shape if expected else 0, k):
         step = 0.3 / np.sqrt(information[j])
         moved = parameters.copy()
         moved[j] += step
         curvature[j] = (at - criterion.with_gradient(moved)[1]) / step
+        if expected:
+            curvature[j, : k - criterion.n_shape] = 0.0
     criterion.find_mode(criterion.at(parameters))
     values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
     inverse = np.where(values > 1.0, 1.0 / np.maximum(values, 1.0), 0.0)

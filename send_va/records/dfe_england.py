@@ -101,7 +101,7 @@ def england_schools(folder: str | Path, year: str = "2018-19") -> SchoolTable:
         data=results.data.drop(columns="RECTYPE").rename(columns=_RESULTS),
         reasons=results.reasons.rename(columns=_RESULTS),
     )
-    links = read_school_links(_links_file(folder))
+    links = read_school_links(links_file(folder))
     for file, release, columns in (
         ("england_census.csv", "performance_tables", _CENSUS),
         ("england_abs.csv", "performance_tables", _ABSENCE),
@@ -117,7 +117,28 @@ def england_schools(folder: str | Path, year: str = "2018-19") -> SchoolTable:
     return replace(schools, data=data.merge(regions, on="la", how="left", validate="many_to_one"))
 
 
-def _links_file(folder: Path) -> Path:
+def links_file(folder: Path) -> Path:
+    """Find the newest table of linked establishments in a folder and the folders in it.
+
+    Returns
+    -------
+    Path
+        The last by name, which holds the date.
+
+    Raises
+    ------
+    InputError
+        There is none.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for day in ("20240101", "20250422"):
+    ...         Path(folder, f"links_edubasealldata{day}.csv").touch()
+    ...     print(links_file(Path(folder)).name)
+    links_edubasealldata20250422.csv
+    """
     found = sorted(folder.glob("**/links_edubasealldata*.csv"))
     if not found:
         raise InputError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from send_va.value_added.contexts import Context
+from send_va.records.design_columns import Context
 from send_va.value_added.need_fit import fit_need
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _rows(headline: SchoolEffects, base: SchoolEffects, found: SchoolEffects) ->
     }
     added = np.maximum(sd["headline"] ** 2 - sd["base"] ** 2, 0.0)
     reach = _NORMAL_95 * np.sqrt(sd["found"] ** 2 + added)
-    mean = found.draws("theta").mean(axis=0)
+    mean = found.data["mean"].sel(measure="theta").to_numpy()  # conditional mean: no noise of drawing
     return pd.DataFrame(
         {
             "school": found.schools,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray, cross_products
 from send_va.multilevel.elimination import Level
 from send_va.multilevel.inner_products import InnerProducts
-from send_va.value_added.contexts import INTERCEPT, OUTCOME, Context
+from send_va.records.design_columns import INTERCEPT, OUTCOME, Context
 from send_va.value_added.pupil_design import PupilDesign
 from send_va.value_added.row_coder import NEED, PRIOR_SLOPE, SEVERITY
 

@@ -14,7 +14,7 @@ from send_va.errors import Failure, InputError
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray, cross_products
 from send_va.multilevel.formula import MOST_LEVELS
 from send_va.multilevel.threads import one_blas_thread
-from send_va.value_added.contexts import INTERCEPT, CategoryColumn, ContextColumns, SplineColumn, mean_name
+from send_va.records.design_columns import INTERCEPT, CategoryColumn, ContextColumns, SplineColumn, mean_name
 from send_va.value_added.measurement_error import error_sums
 from send_va.value_added.row_coder import EHCP, NEED, PRIOR_SLOPE, RowCoder
 

@@ -10,7 +10,7 @@ import numpy as np
 from send_va.errors import NotSupportedError
 from send_va.multilevel.crossproducts import FloatArray, IntArray
 from send_va.multilevel.threads import one_blas_thread
-from send_va.value_added.contexts import INTERCEPT, OUTCOME, Context
+from send_va.records.design_columns import INTERCEPT, OUTCOME, Context
 
 if TYPE_CHECKING:
     from send_va.identification.need import Need

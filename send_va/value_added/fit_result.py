@@ -13,7 +13,7 @@ import pandas as pd
 from send_va.effects import SchoolEffects
 from send_va.errors import BoundaryWarning
 from send_va.multilevel.nested import NestedSolution
-from send_va.value_added.contexts import INTERCEPT
+from send_va.records.design_columns import INTERCEPT
 from send_va.value_added.row_coder import NEED, PRIOR_SLOPE
 
 _PACKAGE = str(Path(__file__).parents[1])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from send_va.errors import CollinearityError, Failure
 from send_va.multilevel.crossproducts import FloatArray
 from send_va.multilevel.formula import check_full_rank
-from send_va.value_added.contexts import ContextColumns, mean_name
+from send_va.records.design_columns import ContextColumns, mean_name
 
 
 def require_full_rank(total: FloatArray, fixed: Sequence[str], context: ContextColumns, n_schools: int) -> None:

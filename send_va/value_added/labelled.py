@@ -14,7 +14,7 @@ from send_va.multilevel.crossproducts import CrossProducts, FloatArray
 from send_va.multilevel.elimination import Level
 from send_va.multilevel.gaussian import uncentred, variance_table
 from send_va.multilevel.threads import one_blas_thread
-from send_va.value_added.contexts import INTERCEPT, OUTCOME, Context, mean_name
+from send_va.records.design_columns import INTERCEPT, OUTCOME, Context, mean_name
 from send_va.value_added.design import STRATA, LabelledProducts
 from send_va.value_added.fit_result import ValueAddedFit, fit_notes, marked
 from send_va.value_added.full_rank import require_full_rank

@@ -17,8 +17,8 @@ from send_va.multilevel.crossproducts import FloatArray
 from send_va.multilevel.nested import NestedSolution, fit_nested
 from send_va.multilevel.prediction import draw_effects, effect_covariances
 from send_va.multilevel.variance_draws import inverse_curvature, variance_curvature, variance_draws
+from send_va.records.design_columns import Context
 from send_va.value_added.changing_products import ChangingProducts, NeedColumns, changed_sums
-from send_va.value_added.contexts import Context
 from send_va.value_added.pupil_design import PupilDesign
 from send_va.value_added.readout import CONTRASTS, effect_draws, own_estimates, shared_out, variance_runs
 from send_va.value_added.residual_variance import WeightedFit
@@ -54,19 +54,22 @@ class PlugInFit:
 class Pooled:
     """What is known of schools and coefficients, pooled over draws of the identification parameters.
 
+    Centred at the fit to expected scores (their mean over draws); the draws give the spread. A draw's score differs
+    from the expected one by an error of its own, which as a regressor would pull `delta` and the gap towards zero.
+
     Attributes
     ----------
     effects : array, shape (draws, schools, q)
     modes : array, shape (schools, q)
-        Conditional means, averaged over the draws.
+        Conditional means at the expected scores.
     spread : array, shape (schools, q, q)
         Conditional covariance, averaged over the draws, and that of the conditional means between draws.
     covariance : array, shape (q, q)
         Of the effects between schools, averaged over the draws.
     own : WithinSchool
-        Averaged over the draws; the variance between draws is in the standard errors.
+        At the expected scores; the variance between draws is in the standard errors.
     beta, beta_cov : array
-        Coefficients averaged over the draws; their mean covariance plus that between draws (Rubin 1987, without his
+        Coefficients at the expected scores; their mean covariance plus that between draws (Rubin 1987, without his
         factor ``1 + 1/M``: more draws can always be had).
     draws : int
         Draws of the identification parameters; 0 when plugged in.
@@ -207,7 +210,7 @@ def _own_array(own: WithinSchool) -> FloatArray:
 
 
 class _Pool:
-    """Running sums over draws, as deviations from the estimates at the plug-in scores."""
+    """Running sums over draws, as deviations from the estimates at the expected scores."""
 
     def __init__(self, start: PlugInFit, effects: FloatArray, identification_draws: int) -> None:
         solution = start.fit.solution
@@ -238,15 +241,15 @@ class _Pool:
         self.not_converged += not draw.converged
 
     def pooled(self) -> Pooled:
-        estimate = self.own.mean[..., 0]
+        self.effects += self.modes.reference - self.modes.mean
         se = np.sqrt(self.own_variance + self.own.covariance[..., 0, 0])
         return Pooled(
             effects=self.effects,
-            modes=self.modes.mean,
+            modes=self.modes.reference,
             spread=self.within + self.modes.covariance,
             covariance=self.covariance,
-            own=WithinSchool(_by_measure(estimate), _by_measure(se)),
-            beta=self.beta.mean[0],
+            own=WithinSchool(_by_measure(self.own.reference[..., 0]), _by_measure(se)),
+            beta=self.beta.reference[0],
             beta_cov=self.beta_cov + self.beta.covariance[0],
             draws=self.of,
             not_converged=self.not_converged,

@@ -14,9 +14,9 @@ from send_va.errors import InputError
 from send_va.multilevel.crossproducts import FloatArray
 from send_va.multilevel.gaussian import uncentred, variance_table
 from send_va.multilevel.threads import one_blas_thread
+from send_va.records.design_columns import CONTEXTS, Context, check_contexts
 from send_va.records.profile import NO_COMPLETE_PUPIL, ONE_PUPIL
 from send_va.value_added.changing_products import ChangingProducts, NeedColumns
-from send_va.value_added.contexts import CONTEXTS, Context, check_contexts
 from send_va.value_added.fit_result import ValueAddedFit, fit_notes, marked
 from send_va.value_added.need_draws import PlugInFit, Pooled, plugged_in, pooled_over_draws
 from send_va.value_added.pupil_design import PupilDesign
@@ -88,7 +88,7 @@ def fit_need(
         pupils of a school have the same ``pi``; ``reliability`` counts identification error as error. ``label_free``
         has a further measure ``at_mean_p0``, the effect at the stated ``attrs["mean_p0"]``, which is no extrapolation.
         In ``coefficients`` the term ``severity`` is ``delta``: its interval says how much unobserved need matters under
-        these labels, not what need does.
+        these labels, not what need does. Read it in ``cva``: without background held constant it stands in for that.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from send_va.errors import InputError
 from send_va.multilevel.crossproducts import FloatArray
 from send_va.multilevel.threads import one_blas_thread
-from send_va.value_added.contexts import INTERCEPT, ContextColumns, mean_name
+from send_va.records.design_columns import INTERCEPT, ContextColumns, mean_name
 from send_va.value_added.row_coder import PRIOR_SLOPE, RowCoder
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from send_va.multilevel.crossproducts import FloatArray
-from send_va.value_added.contexts import INTERCEPT, OUTCOME, ContextColumns
+from send_va.records.design_columns import INTERCEPT, OUTCOME, ContextColumns
 
 if TYPE_CHECKING:
     from send_va.records.profile import CohortProfile

@@ -27,7 +27,7 @@ class NeedScores(Protocol):
         ...
 
     def plug_in(self) -> tuple[FloatArray, FloatArray | None]:
-        """``pi`` and ``severity``, shapes (n,), at the estimates of the identification parameters."""
+        """``pi`` and ``severity``, shapes (n,), expected: averaged over draws if there are any."""
         ...
 
     def draw(self, d: int) -> tuple[FloatArray, FloatArray | None]:

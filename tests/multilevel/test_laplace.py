@@ -252,9 +252,7 @@ def test_value_is_that_of_a_general_optimiser() -> None:
             corners = (negative(mode + s * a + t * b) * s * t for s in (-1, 1) for t in (-1, 1))
             hessian[i, j] = sum(corners) / (4 * step**2)
     brute = -negative(mode) - 0.5 * np.linalg.slogdet(hessian)[1]
-    system = LatentSystem(
-        np.ones((6, 1)), terms, offset=np.zeros((6, 1)), cutpoints=False, integrate_fixed=False
-    )
+    system = LatentSystem(np.ones((6, 1)), terms, offset=np.zeros((6, 1)), cutpoints=False, integrate_fixed=False)
     found = LaplaceCriterion(likelihood, system)(np.log(sds), np.array([0.1]))
     assert found == pytest.approx(brute, abs=1e-5)
 
@@ -263,9 +261,7 @@ def test_is_close_to_the_integral_itself() -> None:
     """Three groups of 200 trials: the true marginal likelihood by quadrature; Laplace errs by the order of 1/200."""
     successes, trials, sd = np.array([60.0, 110.0, 95.0]), np.full(3, 200.0), 0.5
     term = Term(np.arange(3), 3, np.ones((1, 1, 1)))
-    system = LatentSystem(
-        np.ones((3, 1)), [term], offset=np.zeros((3, 1)), cutpoints=False, integrate_fixed=False
-    )
+    system = LatentSystem(np.ones((3, 1)), [term], offset=np.zeros((3, 1)), cutpoints=False, integrate_fixed=False)
     found = LaplaceCriterion(Binomial(successes, trials, "probit"), system)(np.array([np.log(sd)]), np.array([-0.1]))
     kept = binom(200, norm.cdf(-0.1)).pmf(0)  # probit likelihood without binomial coefficients
     assert kept >= 0
@@ -293,7 +289,16 @@ def test_covariance_of_variance_parameters_is_the_inverse_curvature() -> None:
     np.testing.assert_allclose(found.parameters_cov, np.linalg.inv(curvature), rtol=0.1, atol=3e-4)
 
 
-def _fitted_crossed(parameters_cov: bool) -> object:
+def test_expected_information_is_near_the_observed() -> None:
+    """Standard errors within 15 % and no covariance."""
+    observed, expected = (_fitted_crossed(parameters_cov=kind) for kind in (True, "expected"))
+    se = [np.sqrt(np.diag(found.parameters_cov)) for found in (observed, expected)]
+    np.testing.assert_allclose(se[1], se[0], rtol=0.15)
+    assert expected.parameters_cov[0, 1] == 0.0
+    assert _fitted_crossed(parameters_cov=False).parameters_cov.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def _fitted_crossed(parameters_cov: bool | str) -> object:
     rng = np.random.default_rng(8)
     left, right = rng.integers(0, 60, 3_000), rng.integers(0, 30, 3_000)
     effects = (0.5 * rng.standard_normal(60))[left] + (0.3 * rng.standard_normal(30))[right]

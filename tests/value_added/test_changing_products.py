@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from true_scores import design_of
 
 from send_va.multilevel.inner_products import InnerProducts
+from send_va.records.design_columns import CONTEXTS
 from send_va.records.simulator import simulate
 from send_va.value_added.changing_products import (
     ChangingProducts,
@@ -17,7 +18,6 @@ from send_va.value_added.changing_products import (
     design_rows,
     weighted_products,
 )
-from send_va.value_added.contexts import CONTEXTS
 
 
 @pytest.mark.parametrize("prior_slope", [True, False])

@@ -8,9 +8,9 @@ import pytest
 
 from send_va.errors import CollinearityError, InputError, NotSupportedError
 from send_va.multilevel import fit_gaussian
+from send_va.records.design_columns import SplineColumn, check_contexts
 from send_va.records.reader import Cohort
 from send_va.records.simulator import SCENARIOS, simulate
-from send_va.value_added.contexts import SplineColumn, check_contexts
 from send_va.value_added.design import LabelledProducts, context_columns, labelled_products
 from send_va.value_added.labelled import fit_labelled
 

@@ -71,7 +71,8 @@ class SimulatedCohort:
         `la`, `leniency_entry`, `leniency_entry_ehcp` (before transfer), `leniency`, `leniency_ehcp` (after it).
     pupil_truth : DataFrame, one row a pupil in the order of `pupils`
         `pupil`, `need` (latent, at transfer), `severity` (need minus what background explains), `has_need`
-        (need above the national support threshold at transfer). Never written out.
+        (need above the national support threshold at transfer), `now_margin` (by how much the pupil is above the
+        threshold of the label now, leniency included; below 0 unlabelled). Never written out.
     scenario : Scenario
         The parameters.
     geography : str
@@ -188,7 +189,16 @@ def simulate(
         feeders=_feeder_table(places, at, leniency, local_need),
         las=_la_table(leniency),
         pupil_truth=pd.DataFrame(
-            {"pupil": pupils["pupil"], "need": need.latent, "severity": need.severity, "has_need": has_need}
+            {
+                "pupil": pupils["pupil"],
+                "need": need.latent,
+                "severity": need.severity,
+                "has_need": has_need,
+                "now_margin": labels.now_before_leniency
+                + leniency.school[at.school, 0]
+                + leniency.la[places.school_la[at.school], 0]
+                - labels.now_threshold,
+            }
         ),
         scenario=world,
         geography=geography,

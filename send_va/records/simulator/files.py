@@ -47,7 +47,6 @@ maximum = 90
 unit = "Attainment 8 points"
 
 [value_added]
-estimators = ["labelled"]
 contexts = ["prior", "cva", "composition"]
 """
 

@@ -159,7 +159,7 @@ def draw_outcomes(
         + residual_sd * rng.normal(0, 1, len(school))
     )
     latent = scenario.outcome_mean + scenario.outcome_sd * (score - score.mean())
-    low, high = OUTCOME_RANGE
+    low, high = OUTCOME_RANGE if scenario.bounded else (-np.inf, np.inf)
     points = latent.clip(low, high).round(2)
     clipped_share = float(((latent < low) | (latent > high)).mean())
     if scenario.floor_share > 0:

@@ -70,6 +70,9 @@ class Scenario:
         of all such pupils in England, special schools included.
     entry_missing_share : float
         Share of pupils with no SEN status before transfer.
+    bounded : bool
+        Outcomes beyond the 0 to 90 points of Attainment 8 are moved to the bound, as points are in life (about 1 % of
+        pupils). False leaves them: the world in which a Gaussian model is exactly right.
     pupils_per_school, pupils_per_school_sd : float
         Mean and SD over schools of the number of pupils. 174.5 is 593,344 pupils in 3,400 schools; the SD is that of
         DfE's KS4 tables (62.9 in 2018/19, 62.5 in 2023/24).
@@ -125,6 +128,7 @@ class Scenario:
     residual_sd_need: float = 0.70
     floor_share: float = 0.0
     entry_missing_share: float = 0.0
+    bounded: bool = True
     pupils_per_school: float = 174.5
     pupils_per_school_sd: float = 62.5
     entry_sen_share: float = 0.169
