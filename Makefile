@@ -31,4 +31,4 @@ paper: analyses
 	$(PYTHON) paper/build.py
 
 dictionary: setup
-	$(PYTHON) -m send_va.records.dictionary
+	$(PYTHON) -m send_va.records.dictionary data_dictionary.md
