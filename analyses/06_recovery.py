@@ -26,7 +26,7 @@ import pandas as pd
 from send_va.errors import BoundaryWarning
 from send_va.publish.figure_style import save_svg_png
 from send_va.publish.recovery_figure import recovery_figure
-from send_va.validation.gaming import gaming_gain
+from send_va.validation.gaming import LOOSER, gaming_gain
 from send_va.validation.recovery import BOUNDED, CORRECT, cell, cover_by_decile, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,6 +125,7 @@ def numbers(table: pd.DataFrame, deciles: pd.DataFrame, game: pd.DataFrame, scho
         "gaming": {
             name: {"mean": float(v.mean()), "se": float(v.sem()), "max": float(v.abs().max())} for name, v in gain
         },
+        "gaming_looser": LOOSER,
         "gaming_relabelled": float(game["relabelled"].mean()),
         **of,
     }

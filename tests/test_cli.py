@@ -11,12 +11,28 @@ import pytest
 
 from send_va.records.simulator import simulate, write_cohort
 
+# What makes a run with every estimator short: see `shorten`.
+FEW_DRAWS = """
+[identification]
+draws = 2
+area_sorting_share = [0.0]
+label_reliability = [1.0]
+"""
+ONLY_LABELLED = '[value_added]\nestimators = ["labelled"]'
 HEAVY = {"numpy", "pandas", "ibis", "pandera", "scipy", "matplotlib", "xarray", "pyarrow", "sklearn"}
 
 
 def send_va(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from send_va.cli import main; main()", *words]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def shorten(study: Path) -> None:
+    """Let a study file ask for one context and few draws."""
+    contexts = 'contexts = ["prior", "cva", "composition"]'
+    text = study.read_text(encoding="utf-8")
+    assert contexts in text
+    study.write_text(text.replace(contexts, 'contexts = ["cva"]') + FEW_DRAWS, encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +72,19 @@ def test_simulate_check_run(tmp_path: Path) -> None:
     checked = send_va("check", "cohort/study.toml", cwd=tmp_path)
     assert checked.returncode == 0, checked.stderr
     assert "0 failing rule(s)" in checked.stdout
+    study = tmp_path / "cohort" / "study.toml"
+    shorten(study)
     ran = send_va("run", "cohort/study.toml", "--out", "out", "--draws", "100", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "30 schools, results in out/private" in ran.stdout
-    assert "[1/7] check the records" in ran.stderr
-    assert (tmp_path / "out" / "private" / "rankings.csv").exists()
-    assert send_va("run", "cohort/study.toml", "--out", "out", "--draws", "100", "-q", cwd=tmp_path).stderr == ""
+    assert "check the records" in ran.stderr
+    assert "need of every pupil" in ran.stderr
+    rankings = pd.read_csv(tmp_path / "out" / "private" / "rankings.csv")
+    assert list(rankings["estimator"].unique()) == ["entry", "standardised", "labelled", "label_free"]
+    study.write_text(study.read_text(encoding="utf-8").replace("[value_added]", ONLY_LABELLED), encoding="utf-8")
+    again = send_va("run", "cohort/study.toml", "--out", "out", "--draws", "100", "-q", cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert not (tmp_path / "out" / "private" / "identification.csv").exists()
 
 
 def test_check_lists_every_failing_rule(cohort_folder: Path, tmp_path: Path) -> None:
@@ -103,13 +126,16 @@ def test_bad_input_exits_with_2_and_one_message(
 
 
 def test_a_run_that_does_not_converge_exits_with_3_and_publishes_nothing(cohort_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "pupils.parquet").write_bytes((cohort_folder / "pupils.parquet").read_bytes())
+    study = (cohort_folder / "study.toml").read_text(encoding="utf-8")
+    (tmp_path / "study.toml").write_text(study.replace("[value_added]", ONLY_LABELLED), encoding="utf-8")
     code = (
         "import dataclasses, sys; from send_va import pipeline; fit = pipeline.fit_labelled\n"
         "pipeline.fit_labelled = lambda *a, **k: dataclasses.replace(fit(*a, **k), converged=False, notes=('no',))\n"
         "sys.argv = ['send-va', 'run', sys.argv[1], '--out', 'out', '--draws', '100']\n"
         "from send_va.cli import main; main()"
     )
-    command = [sys.executable, "-c", code, str(cohort_folder / "study.toml")]
+    command = [sys.executable, "-c", code, "study.toml"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 3
     assert "no school is given a position" in done.stderr
@@ -118,8 +144,25 @@ def test_a_run_that_does_not_converge_exits_with_3_and_publishes_nothing(cohort_
 
 
 def test_demo_says_it_is_synthetic_and_where_to_look(tmp_path: Path) -> None:
-    done = send_va("demo", "--schools", "25", "-q", cwd=tmp_path)
+    write_cohort(simulate(np.random.default_rng(2), schools=20), tmp_path / "send-va-demo" / "cohort")  # is replaced
+    code = "from send_va import demo; demo._DRAWS = 2; from send_va.cli import main; main()"
+    command = [sys.executable, "-c", code, "demo", "--schools", "20", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert "SYNTHETIC" in done.stdout
+    lines = [line.split()[0] for line in done.stdout.splitlines() if "%" in line and line.startswith("  ")]
+    assert lines == ["entry", "standardised", "labelled", "label_free"]
     assert (tmp_path / "send-va-demo" / "run" / "private" / "figures" / "caterpillar.png").exists()
-    assert send_va("demo", "--schools", "25", "-q", cwd=tmp_path).returncode == 0
+    truth = pd.read_csv(tmp_path / "send-va-demo" / "cohort" / "truth.csv")
+    effects = pd.read_csv(tmp_path / "send-va-demo" / "run" / "private" / "school_effects.csv")
+    assert set(effects["school"]) == set(truth["school"])
+
+
+def test_demo_does_not_touch_what_is_not_a_demo(tmp_path: Path) -> None:
+    kept = tmp_path / "send-va-demo" / "thesis.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine", encoding="utf-8")
+    done = send_va("demo", "--schools", "20", "-q", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "holds something that is not a demo" in done.stderr
+    assert kept.read_text(encoding="utf-8") == "mine"

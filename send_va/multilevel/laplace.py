@@ -175,6 +175,7 @@ class LaplaceCriterion:
         self.n_parameters = sum(self.sizes) + self.n_shape
         self.u = [np.zeros((term.n_groups, term.q)) for term in system.terms]
         self.beta = np.zeros(system.n_fixed)
+        self.factor: Factor | None = None
         self.evaluations = 0
 
     @property
@@ -213,7 +214,7 @@ class LaplaceCriterion:
         """Newton steps to the joint mode, with chord steps between factorisations."""
         system, likelihood = self.system, self.likelihood
         beta, u = self.beta, self.u
-        factor, before = None, np.inf
+        factor, before = self.factor, np.inf  # that of the last mode serves for the first steps
         fresh = False
         eta = system.predictors(beta, [a @ lam.T for a, lam in zip(u, lambdas, strict=True)])
         value, gradient, curvature = likelihood.derivatives(eta)
@@ -228,15 +229,16 @@ class LaplaceCriterion:
             step_fixed, step = system.solve(factor, fixed, scores)
             decrement = float(fixed @ step_fixed) + sum(float(np.vdot(a, b)) for a, b in zip(scores, step, strict=True))
             if decrement < _SETTLED and fresh:
+                beta, u, eta, (value, gradient, curvature) = self._step(beta, u, step_fixed, step, lambdas, value)
                 break
-            if not fresh and (decrement > _SLOW * before or decrement < _SETTLED):
+            if not fresh and not _SETTLED <= decrement <= _SLOW * before:
                 factor, before = None, np.inf
                 continue
             before = decrement
             beta, u, eta, (value, gradient, curvature) = self._step(beta, u, step_fixed, step, lambdas, value)
             fresh = False
-        self.beta, self.u = beta, u
         assert factor is not None
+        self.beta, self.u, self.factor = beta, u, factor
         return LaplaceMode(beta, u, eta, value - _half_squares(u), gradient, curvature, factor)
 
     def _scores(self, gradient: Floats, u: list[Floats], lambdas: Sequence[Floats]) -> tuple[Floats, list[Floats]]:

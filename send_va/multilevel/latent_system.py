@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky, solve_triangular
-from scipy.linalg.lapack import dpotri
+from scipy.linalg import cho_solve, solve_triangular
+from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.sparse import csr_array
 
 from send_va.errors import InputError
@@ -188,7 +188,7 @@ class LatentSystem:
         root = np.linalg.cholesky(np.eye(q) + lam[f].T @ blocks.own[f] @ lam[f])
         fixed = np.linalg.solve(root, lam[f].T @ blocks.fixed[f])  # (groups, q, fixed)
         size = self.n_rest + self.inner_fixed
-        schur = np.zeros((size, size))
+        schur = np.zeros((size, size), order="F")  # as LAPACK wants it: no copies of a large matrix
         rows, columns, values = [], [], []
         for k in self.rest:
             pairs = self.pairs[f, k]
@@ -213,13 +213,12 @@ class LatentSystem:
             schur[: self.n_rest, self.n_rest :] -= cross
             schur[self.n_rest :, : self.n_rest] -= cross.T
         schur[self.n_rest :, self.n_rest :] -= dense_fixed.T @ dense_fixed
-        try:
-            lower = cholesky(schur, lower=True, overwrite_a=True, check_finite=False) if size else schur
-        except np.linalg.LinAlgError as error:
+        lower, failed = dpotrf(schur, lower=1, clean=0, overwrite_a=1) if size else (schur, 0)
+        if failed:
             raise InputError(
                 "the normal equations are singular: a covariate is constant or a combination of others",
                 "Leave out one of the covariates.",
-            ) from error
+            )
         logdet = 2.0 * float(np.log(np.diagonal(root, axis1=1, axis2=2)).sum() + np.log(np.diag(lower)).sum())
         return Factor(root, sparse, dense_fixed, lower, logdet)
 
@@ -364,6 +363,6 @@ def _inverse(lower: Floats) -> Floats:
     if not len(lower):
         return lower
     inverse, _ = dpotri(lower, lower=1)
-    upper = np.triu_indices(len(inverse), 1)
-    inverse[upper] = inverse.T[upper]
+    inverse = np.tril(inverse)
+    inverse += np.tril(inverse, -1).T
     return np.asarray(inverse)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,7 @@ def assumption_ranges(
     seed: int,
     prior_slope: bool = True,
     residual_by_need: bool = True,
+    workers: int = 2,
     progress: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
     """Estimate theta again at every value of every assumption, the others as in `need`.
@@ -48,6 +50,8 @@ def assumption_ranges(
     seed : int
     prior_slope, residual_by_need : bool
         As in the headline.
+    workers : int
+        Threads; the result does not depend on them.
     progress : callable, optional
         Called with the number of fits done.
 
@@ -63,15 +67,21 @@ def assumption_ranges(
     variants = [(name, float(value)) for name, values in ranges.items() for value in values]
     if need.has_entry and need.labels.same_body.any():
         variants.append((SAME_BODY, 1.0))
-    parts = []
-    for done, (name, value) in enumerate(variants, start=1):
+
+    def one(variant: tuple[str, float]) -> list[pd.DataFrame]:
+        name, value = variant
         leave_out = name == SAME_BODY
         changed = need if leave_out else need.under(**{name: value})
         found = _fitted(changed, design, estimator, contexts, seed, prior_slope, residual_by_need, leave_out)
-        for context in contexts:
-            parts.append(_rows(headline[context], base[context], found[context]).assign(assumption=name, value=value))
-        if progress is not None:
-            progress(done)
+        rows = [_rows(headline[context], base[context], found[context]) for context in contexts]
+        return [part.assign(assumption=name, value=value) for part in rows]
+
+    parts: list[pd.DataFrame] = []
+    with ThreadPoolExecutor(workers) as cores:
+        for done, rows in enumerate(cores.map(one, variants), start=1):
+            parts += rows
+            if progress is not None:
+                progress(done)
     order = ["school", "estimator", "context", "assumption", "value", "mean", "lower", "upper"]
     return pd.concat(parts, ignore_index=True)[order] if parts else pd.DataFrame(columns=order)
 

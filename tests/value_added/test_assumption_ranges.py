@@ -82,8 +82,8 @@ def test_the_value_of_the_headline_gives_the_headline() -> None:
     width = (table["upper"] - table["lower"]) / (2 * 1.959963984540054)
     assert (width >= sd - 1e-9).all()
     assert np.median(width / sd) == pytest.approx(1.0, abs=0.15)
-    mean = pd.Series(headline.draws("theta").mean(axis=0), headline.schools)
-    assert np.corrcoef(table["mean"], mean.loc[table.index])[0, 1] > 0.98
+    mean = pd.Series(headline.data["mean"].sel(measure="theta").to_numpy(), headline.schools)
+    np.testing.assert_allclose(table["mean"], mean.loc[table.index], rtol=1e-6, atol=1e-6)
 
 
 def test_a_value_is_what_a_fit_under_it_gives() -> None:
@@ -97,7 +97,7 @@ def test_a_value_is_what_a_fit_under_it_gives() -> None:
         draws=200,
         plug_in=True,
     )["cva"].effects
-    np.testing.assert_allclose(table.loc[list(direct.schools), "mean"], direct.draws("theta").mean(axis=0))
+    np.testing.assert_allclose(table.loc[list(direct.schools), "mean"], direct.data["mean"].sel(measure="theta"))
 
 
 def test_labels_of_the_schools_own_body_make_one_more_fit() -> None:
@@ -109,7 +109,8 @@ def test_labels_of_the_schools_own_body_make_one_more_fit() -> None:
     table = entry().table({"label_reliability": (1.0,)}, need=need)
     moved = table.pivot_table(index="school", columns="assumption", values="mean").loc[list(labels.schools)]
     change = (moved[SAME_BODY] - moved["label_reliability"]).abs()
-    assert change.iloc[0] > 5 * change.iloc[1:].median()
+    assert change.iloc[0] > 2 * change.iloc[1:].median()
+    assert change.iloc[1:].max() < 0.1  # points, of a pupil SD of 17
 
 
 def test_no_range_no_rows() -> None:
