@@ -16,7 +16,6 @@ from send_va.effects import SchoolEffects
 from send_va.errors import BoundaryWarning, StudyError
 from send_va.identification.form import NeedFormWarning, check_form
 from send_va.identification.labels import LabelRecords, read_labels
-from send_va.identification.lottery import identification_lottery
 from send_va.identification.need import NEED_ESTIMATORS, Need, estimate_need
 from send_va.identification.tables import national_standard
 from send_va.progress import Progress
@@ -164,7 +163,7 @@ def _write_identification(study: Study, cohort: Cohort, need: Need, directory: R
     schools = need.schools
     tables = {
         "identification": schools,
-        "identification_variance": identification_lottery(labels),
+        "identification_variance": need.variance,
         "national_standard": national_standard(need, _areas(cohort, labels)),
         "need_form": form.calibration,
     }

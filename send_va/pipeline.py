@@ -19,7 +19,9 @@ from send_va.identification.need import Need, estimate_need
 from send_va.identification.scores import Assumptions
 from send_va.need_stages import IDENTIFICATION_NOTE, headline, need_stages, wanted_estimators
 from send_va.progress import Progress
+from send_va.publish.figure_style import save_svg_png
 from send_va.publish.figures import save_figures
+from send_va.publish.lottery_figure import identification_shares
 from send_va.publish.manifest import describe_machine, installed_versions, manifest, write_json_atomic
 from send_va.ranking import PublicationRule, rank
 from send_va.records.check import check_cohort
@@ -36,6 +38,9 @@ from send_va.value_added.need_fit import fit_need
 from send_va.value_added.pupil_design import pupil_design
 
 _ORDER = ("entry", "standardised", "labelled", "label_free")  # headline first
+_LOTTERY_CAUTION = (
+    "Upper bounds on leniency: unobserved need of the pupils of feeders, schools and authorities is in them."
+)
 _MEASURES = ["theta", "u", "gap"]
 _OF_ONE_FIT = ("context", "estimator", "llf", "mean_p0", "prior_reference")
 
@@ -184,6 +189,7 @@ def _stages(
             synthetic=study.study.synthetic,
             title=study.study.title,
         )
+        _draw_lottery(study, directory)
     record = manifest(
         versions=versions,
         seed=study.study.seed,
@@ -198,6 +204,17 @@ def _stages(
     directory.finish()
     said = tuple(f"{name}: {text}" for name, note in notes.items() for text in note["notes"])
     return Run(directory.out, school_table, ranking_table, record, converged, said)
+
+
+def _draw_lottery(study: Study, directory: RunDirectory) -> None:
+    """Draw where the variation in who is labelled lies, if identification was estimated."""
+    if not directory.has("identification_variance.csv"):
+        return
+    shares = pd.read_csv(directory.work / "identification_variance.csv", keep_default_na=False, na_values=[""])
+    figure = identification_shares(
+        shares, synthetic=study.study.synthetic, caution=_LOTTERY_CAUTION, title=study.study.title
+    )
+    save_svg_png(figure, directory.work / "figures" / "identification_lottery")
 
 
 def fit_identification(

@@ -127,6 +127,9 @@ def test_without_labels_before_transfer_the_range_is_said_first(cohort_folder: P
     assert list(dict.fromkeys(run.school_effects["estimator"])) == ["standardised", "labelled", "label_free"]
     ranges = read(run, "assumption_ranges.csv")
     assert set(ranges.query("assumption == 'sorting_share'")["value"]) == {0.0, 1.0}
+    shares = read(run, "identification_variance.csv")
+    assert set(shares["label"]) == {"current"}
+    assert (run.directory / "private" / "figures" / "identification_lottery.svg").exists()
     record = json.loads((run.directory / "private" / "manifest.json").read_text())
     assert "cannot be told apart" in json.dumps(record)
 

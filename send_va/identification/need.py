@@ -102,6 +102,8 @@ class Need:
     has_entry : bool
         Whether labels before transfer are recorded. Without them leniency and intake need of a school cannot be told
         apart, and everything depends on ``assumptions.sorting_share``.
+    recorded : LabelRecords or None
+        Without labels before transfer: the records as they are, `labels` having the label now in place of that before.
     """
 
     labels: LabelRecords
@@ -111,6 +113,7 @@ class Need:
     draws: tuple[Parameters, ...] = field(repr=False)
     assumptions: Assumptions = field(default_factory=Assumptions)
     has_entry: bool = True
+    recorded: LabelRecords | None = field(default=None, repr=False)
     expected: dict[tuple[str, bytes | None], tuple[Floats, Floats | None]] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )  # expected scores already made
@@ -204,6 +207,13 @@ class Need:
         from send_va.identification.tables import school_table
 
         return school_table(self)
+
+    @property
+    def variance(self) -> pd.DataFrame:
+        """Variance shares of pupil, feeder, school and authority, as identification_variance.csv; fitted when asked."""
+        from send_va.identification.lottery import identification_lottery
+
+        return identification_lottery(self.recorded or self.labels)
 
     def __str__(self) -> str:
         before = "labels before transfer and now" if self.has_entry else "labels now only"
@@ -302,7 +312,7 @@ def _from_labels_now(labels: LabelRecords, seed: int, draws: int, assumptions: A
     def one(rng: np.random.Generator) -> Parameters:
         return split(fitted.solution.draw(rng))
 
-    return Need(single, fitted, None, split(), _drawn(one, seed, draws), assumptions, has_entry=False)
+    return Need(single, fitted, None, split(), _drawn(one, seed, draws), assumptions, has_entry=False, recorded=labels)
 
 
 def _fit_single(single: LabelRecords) -> EntryFit:
