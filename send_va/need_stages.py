@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def need_stages(
         with progress.stage(f"{name}, all contexts", study.identification.draws) as tick:
             if not directory.has(*(file for context in contexts for file in stage_files(name, context))):
                 for fit in _fitted(study, design, need, name, contexts, tick).values():
-                    save_fit(directory, fit)
+                    save_fit(directory, _with_delta(fit, study.outcome.unit))
             effects += [load_effects(directory, name, context) for context in contexts]
     with progress.stage("what labels cannot tell") as tick:
         _write_ranges(study, need, design, effects, directory, tick, share)
@@ -117,6 +118,16 @@ def _write_feeder_sorting(
     table = pd.DataFrame([{**vars(sorting), "context": contexts[-1], "synthetic": study.study.synthetic}])
     directory.write("feeder_sorting.csv", csv_writer(table))
     return sorting.share
+
+
+def _with_delta(fit: ValueAddedFit, unit: str) -> ValueAddedFit:
+    """Say among the notes how much unobserved need matters under these labels."""
+    rows = fit.coefficients[fit.coefficients["term"] == "severity"]
+    if not len(rows):
+        return fit
+    value, low, high = (float(rows[name].iloc[0]) for name in ("estimate", "lower", "upper"))
+    said = f"delta {value:+.2f} ({low:+.2f} to {high:+.2f}) {unit} per SD of unexplained need, under these labels"
+    return replace(fit, notes=(*fit.notes, said))
 
 
 def _fitted(
@@ -166,6 +177,7 @@ def _write_identification(study: Study, cohort: Cohort, need: Need, directory: R
         "identification_variance": need.variance,
         "national_standard": national_standard(need, _areas(cohort, labels)),
         "need_form": form.calibration,
+        "need_form_log_loss": form.log_loss,
     }
     for name, table in tables.items():
         directory.write(f"{name}.csv", csv_writer(table.assign(synthetic=synthetic)))
@@ -175,6 +187,8 @@ def _write_identification(study: Study, cohort: Cohort, need: Need, directory: R
     if need.now_fit is not None:
         converged = converged and need.now_fit.solution.convergence.converged
     notes = [*need.warnings, *([str(form)] if form.loses else [])]
+    if study.prior.correct_error:
+        notes.append("the error of prior scores is taken out for 'labelled' only (correct_error)")
     for flag, n in schools["flag"].str.split("; ").explode().value_counts().items():
         if flag:
             notes.append(f"schools flagged '{flag}': {n:,}")

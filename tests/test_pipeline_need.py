@@ -11,6 +11,7 @@ import pytest
 import send_va as sv
 from send_va.errors import StudyError
 from send_va.records.simulator import write_cohort
+from send_va.value_added.need_fit import NOT_CONNECTED
 
 ESTIMATORS = ["entry", "standardised", "labelled", "label_free"]
 SECTIONS = "[identification]\ndraws = 6\nlabel_reliability = [1.0, 0.9]\narea_sorting_share = [0.5]\n"
@@ -172,3 +173,24 @@ def test_labelling_more_gains_nothing_under_entry(cohort_folder: Path) -> None:
     for name in ("entry", "label_free"):
         np.testing.assert_array_equal(before[name], after[name])
     assert np.abs(before["labelled"] - after["labelled"]).max() > 0.1
+
+
+def test_schools_that_feeders_do_not_connect_are_not_compared(cohort_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "cohort").mkdir()
+    pupils = pd.read_parquet(cohort_folder / "pupils.parquet")
+    apart = pupils["school"].unique()[:2]
+    own = pupils["school"].isin(apart)
+    pupils["feeder"] = pupils["feeder"].where(~own, 1 + pupils["school"])
+    pupils.to_parquet(tmp_path / "cohort" / "pupils.parquet")
+    text = (cohort_folder / "study.toml").read_text()
+    text = text.replace('contexts = ["prior", "cva"]', 'contexts = ["cva"]\nestimators = ["entry"]')
+    (tmp_path / "cohort" / "study.toml").write_text(text)
+    run = sv.run(tmp_path / "cohort" / "study.toml", tmp_path / "out", draws=120)
+    theta = run.school_effects.query("measure == 'theta'").set_index("school")
+    alone = theta.loc[[str(school) for school in apart]]
+    assert (alone["flag"] == NOT_CONNECTED).all() and (alone["n_pupils"] == 0).all()
+    ranked = run.rankings.set_index("school").loc[alone.index]
+    assert not ranked["published"].any() and (ranked["reason"] != "").all()
+    assert any("not connected" in note for note in run.notes)
+    schools = read(run, "identification.csv").set_index("school")
+    assert schools.loc[apart, "intake_need"].isna().all()

@@ -25,6 +25,7 @@ from send_va.value_added.residual_variance import WeightedFit, fit_weighted
 from send_va.value_added.scores import NeedScores, check_estimator, scores_table
 
 FEW_EXPECTED = "less than one pupil with need expected"
+NOT_CONNECTED = "not connected with other schools through feeders: not compared"
 _NORMAL_95 = 1.959963984540054
 
 
@@ -232,9 +233,10 @@ def _effects(design: PupilDesign, start: PlugInFit, pooled: Pooled, attrs: dict[
     if "mean_p0" in attrs:
         contrasts["at_mean_p0"] = (1.0, float(attrs["mean_p0"]), 0.0)
     by_measure, known = stated(pooled.effects, pooled.modes, pooled.spread, pooled.covariance, pooled.own, contrasts)
+    apart = np.isin(np.arange(len(design.schools)), design.left_out)
     flags = np.select(
-        [design.n_pupils == 0, design.n_pupils == 1, start.n_with < 1.0],
-        [NO_COMPLETE_PUPIL, ONE_PUPIL, FEW_EXPECTED],
+        [apart, design.n_pupils == 0, design.n_pupils == 1, start.n_with < 1.0],
+        [NOT_CONNECTED, NO_COMPLETE_PUPIL, ONE_PUPIL, FEW_EXPECTED],
         default="",
     )
     return school_effects(

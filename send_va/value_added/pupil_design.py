@@ -48,6 +48,8 @@ class PupilDesign:
         Pupil SD of the outcome, in its units.
     n_scored : int
         Complete pupils of the records, those of schools left out included: scores are given for all of them.
+    left_out : tuple of int
+        Places of schools left out because they cannot be compared.
     """
 
     columns: tuple[str, ...]
@@ -63,6 +65,7 @@ class PupilDesign:
     prior_sd: float
     outcome_sd: float
     n_scored: int
+    left_out: tuple[int, ...] = ()
 
     def without_schools(self, left_out: NDArray[np.integer]) -> PupilDesign:
         """The same without the pupils of some schools (places in `schools`), which keep their names and no pupil."""
@@ -72,7 +75,8 @@ class PupilDesign:
         sizes = self.n_pupils.copy()
         sizes[left_out] = 0
         starts = np.concatenate([[0], np.cumsum(sizes)])
-        return replace(self, rows=self.rows[keep], order=self.order[keep], starts=starts)
+        places = tuple(int(place) for place in left_out)
+        return replace(self, rows=self.rows[keep], order=self.order[keep], starts=starts, left_out=places)
 
     def ordered(self, scores: tuple[FloatArray, FloatArray | None]) -> tuple[FloatArray, FloatArray | None]:
         """Scores of all complete pupils, in order of `rows`; ones of another number are handed back as they are."""
