@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=20)
     parser.add_argument("--schools", type=int, default=80)
     parser.add_argument("--minutes", type=float, default=240.0, help="start no replicate after this time")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--fresh", action="store_true", help="forget replicates done before")
     chosen = parser.parse_args()
     if chosen.fresh and CELLS.exists():
@@ -150,7 +151,7 @@ def main() -> None:
         for seed in range(1, chosen.replicates + 1)
         for scenario, geography in cells()
     ]
-    with ProcessPoolExecutor(max_workers=os.cpu_count()) as cores:
+    with ProcessPoolExecutor(max_workers=chosen.workers) as cores:
         for done, new in enumerate(cores.map(one, jobs), start=1):
             if new:
                 print(f"{done}/{len(jobs)}", flush=True)

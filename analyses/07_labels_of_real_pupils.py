@@ -23,7 +23,7 @@ from send_va.identification.lottery import identification_lottery
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "analyses" / "results"
-SEED, DRAWS, IDENTIFICATION_DRAWS = 20250107, 2000, 200
+SEED, DRAWS, IDENTIFICATION_DRAWS = 20250107, 1000, 50
 CONTEXT = "cva"
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 FEWEST = 5  # pupils with need, below which a school's place says nothing

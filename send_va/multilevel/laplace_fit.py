@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from send_va.multilevel.glmm_result import Estimates, GlmmConvergence
-from send_va.multilevel.laplace import LaplaceSolution, Likelihood, fit_laplace
+from send_va.multilevel.laplace import LaplaceSolution, fit_laplace
+from send_va.multilevel.laplace_criterion import Likelihood
 from send_va.multilevel.random_terms import RandomTerm
 
 FloatArray = NDArray[np.float64]

@@ -9,8 +9,9 @@ from scipy.optimize import minimize
 from scipy.stats import binom, multivariate_normal, norm
 
 from send_va.errors import InputError
-from send_va.multilevel import laplace
-from send_va.multilevel.laplace import LaplaceCriterion, fit_laplace
+from send_va.multilevel import laplace_criterion
+from send_va.multilevel.laplace import fit_laplace
+from send_va.multilevel.laplace_criterion import LaplaceCriterion
 from send_va.multilevel.latent_system import LatentSystem, Term
 from send_va.multilevel.likelihoods import Binomial, Ordinal
 
@@ -208,7 +209,7 @@ def test_gradient_is_that_of_numerical_differences(
 
     The mode is sought further than in a fit, since differences of the value magnify what is left.
     """
-    monkeypatch.setattr(laplace, "_SETTLED", 1e-18)
+    monkeypatch.setattr(laplace_criterion, "_SETTLED", 1e-18)
     beta = np.array([0.2, -0.3, 0.4, -0.8])
     parameters = model.parameters
     if kind == "ordinal":
