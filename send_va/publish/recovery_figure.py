@@ -77,7 +77,7 @@ def recovery_figure(table: pd.DataFrame) -> Figure:
         ax.set_yticks([])
     names = [scenario.replace("_", " ") + _place(geography) for scenario, geography in worlds]
     axes[0].set_yticks(range(len(rows)), names, fontsize=6.5)
-    figure.subplots_adjust(left=0.235)
+    _make_room(axes, 0.25)
     handles, labels = axes[0].get_legend_handles_labels()
     top = axes[0].get_position()
     figure.legend(
@@ -91,6 +91,14 @@ def recovery_figure(table: pd.DataFrame) -> Figure:
         borderaxespad=0.0,
     )
     return figure
+
+
+def _make_room(axes: list[Axes], left: float) -> None:
+    """Move the panels right, so that the names of worlds fit beside the first."""
+    first, last = axes[0].get_position(), axes[-1].get_position()
+    width = (last.x1 - left - 0.04 * (len(axes) - 1)) / len(axes)
+    for k, ax in enumerate(axes):
+        ax.set_position((left + k * (width + 0.04), first.y0, width, first.height))
 
 
 def _place(geography: str) -> str:
