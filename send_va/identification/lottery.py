@@ -17,12 +17,14 @@ from send_va.identification.variance_shares import shares_with_intervals
 from send_va.multilevel.laplace import LaplaceSolution, fit_laplace
 from send_va.multilevel.latent_system import Term
 from send_va.multilevel.likelihoods import Binomial
+from send_va.multilevel.threads import one_blas_thread
 
 LEVELS = ("pupil", "feeder", "school", "la")
 Label = Literal["entry", "current"]
 Model = Literal["null", "full"]
 
 
+@one_blas_thread
 def identification_lottery(labels: LabelRecords, coverage: float = 0.95) -> pd.DataFrame:
     """Variance shares of any SEN label on the latent scale, with and without what is known of pupils.
 

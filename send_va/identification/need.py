@@ -15,6 +15,7 @@ from send_va.identification.kernels import Floats
 from send_va.identification.labels import LabelRecords
 from send_va.identification.model import EntryFit, NowFit, Parameters, fit_entry, fit_now, now_likelihood
 from send_va.identification.scores import Assumptions, background_need, both_need, entry_need
+from send_va.multilevel.threads import one_blas_thread
 
 NeedEstimator = Literal["standardised", "entry", "label_free"]
 _AVERAGED, _TOGETHER = 24, 4  # draws that expected scores average, and how many are held in memory
@@ -236,6 +237,7 @@ def _sorted(parameters: Parameters, move: float) -> Parameters:
     )
 
 
+@one_blas_thread
 def estimate_need(
     labels: LabelRecords,
     *,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from send_va.multilevel.threads import one_blas_thread
 from send_va.records.design_columns import Context
 from send_va.value_added.need_fit import fit_need
 
@@ -22,6 +23,7 @@ _FEW_DRAWS = 200  # of a plug-in fit, for its standard deviation only
 _NORMAL_95 = 1.959963984540054
 
 
+@one_blas_thread
 def assumption_ranges(
     need: Need,
     design: PupilDesign,
