@@ -21,7 +21,8 @@ from send_va.publish.figure_style import save_svg_png
 from send_va.publish.figures import caterpillar
 from send_va.records.design_columns import Context
 from send_va.value_added.design import LabelledProducts, context_columns, labelled_products
-from send_va.value_added.labelled import LabelledFit, fit_labelled
+from send_va.value_added.fit_result import ValueAddedFit
+from send_va.value_added.labelled import fit_labelled
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "analyses" / "results"
@@ -66,14 +67,14 @@ def products_of(cohort: pd.DataFrame) -> LabelledProducts:
     return labelled_products(records, profile, context_columns(records, profile))
 
 
-def fit(products: LabelledProducts, context: Context, estimator: str) -> LabelledFit:
+def fit(products: LabelledProducts, context: Context, estimator: str) -> ValueAddedFit:
     attrs = {"seed": SEED, "unit": UNIT, "synthetic": 1, "need": estimator}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)  # printed from the notes of the fit
         return fit_labelled(products, context, rng=np.random.default_rng(SEED), draws=DRAWS, attrs=attrs)
 
 
-def school_sds(result: LabelledFit, outcome_sd: float) -> dict[str, float]:
+def school_sds(result: ValueAddedFit, outcome_sd: float) -> dict[str, float]:
     """SDs between schools in pupil SDs: level, gap, slope on prior mathematics (per SD of prior), theta."""
     table = result.variance_components
     rows = table[table["group"] == "school"]

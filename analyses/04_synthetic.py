@@ -22,7 +22,8 @@ from send_va.errors import BoundaryWarning
 from send_va.records.design_columns import Context
 from send_va.records.simulator import SimulatedCohort, calibration_table, write_cohort
 from send_va.value_added.design import context_columns, labelled_products
-from send_va.value_added.labelled import LabelledFit, fit_labelled
+from send_va.value_added.fit_result import ValueAddedFit
+from send_va.value_added.labelled import fit_labelled
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "analyses" / "results"
@@ -44,7 +45,7 @@ def simulated(scenario: str) -> SimulatedCohort:
     return sv.simulate(np.random.default_rng(SEED), schools=SCHOOLS, scenario=scenario)
 
 
-def fit(cohort: SimulatedCohort, *, true_need: bool = False) -> LabelledFit:
+def fit(cohort: SimulatedCohort, *, true_need: bool = False) -> ValueAddedFit:
     """Fit value-added from the files a study would have; `true_need` puts need itself in place of the label."""
     if true_need:
         status = np.where(cohort.pupil_truth["has_need"], "K", "N")
@@ -69,7 +70,7 @@ def slopes(error: np.ndarray, leniency: pd.Series, intake_need: pd.Series) -> tu
     return tuple((np.nan, np.nan) if x is None else next(varying) for x in columns)
 
 
-def recovery(cohort: SimulatedCohort, fitted: LabelledFit) -> dict[str, float]:
+def recovery(cohort: SimulatedCohort, fitted: ValueAddedFit) -> dict[str, float]:
     """Compare theta with the truth, in pupil SDs of the outcome."""
     estimated = fitted.effects.summary("theta")
     truth = cohort.truth.set_index(cohort.truth["school"].astype(str)).loc[estimated["school"]]

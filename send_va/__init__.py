@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from send_va import multilevel, ranking
     from send_va.effects import SchoolEffects
+    from send_va.estimation import fit_identification, fit_value_added, read_cohort
     from send_va.identification.need import Need
-    from send_va.pipeline import Run, fit_identification, fit_value_added, read_cohort, run
+    from send_va.pipeline import Run, run
     from send_va.ranking import PublicationRule, Ranking, rank
     from send_va.records.check import CheckReport, check_cohort
     from send_va.records.reader import Cohort
@@ -26,11 +27,11 @@ _HOME = {
     "multilevel": "send_va.multilevel",
     "ranking": "send_va.ranking",
     "SchoolEffects": "send_va.effects",
+    "fit_identification": "send_va.estimation",
+    "fit_value_added": "send_va.estimation",
+    "read_cohort": "send_va.estimation",
     "Need": "send_va.identification.need",
     "Run": "send_va.pipeline",
-    "fit_identification": "send_va.pipeline",
-    "fit_value_added": "send_va.pipeline",
-    "read_cohort": "send_va.pipeline",
     "run": "send_va.pipeline",
     "PublicationRule": "send_va.ranking",
     "Ranking": "send_va.ranking",

@@ -71,7 +71,7 @@ def check(
 
     try:
         loaded = load_study(study)
-        from send_va.pipeline import read_cohort
+        from send_va.estimation import read_cohort
         from send_va.records.check import check_cohort
 
         report = check_cohort(read_cohort(loaded), baseline=loaded.prior.baseline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +18,16 @@ from send_va.effects import SchoolEffects
 from send_va.errors import BoundaryWarning, StudyError
 from send_va.identification.form import NeedFormWarning, check_form
 from send_va.identification.labels import LabelRecords, read_labels
+from send_va.identification.lottery import identification_lottery
 from send_va.identification.need import NEED_ESTIMATORS, Need, estimate_need
-from send_va.identification.tables import national_standard
-from send_va.progress import Progress
+from send_va.identification.tables import national_standard, school_table
+from send_va.multilevel.threads import one_blas_thread
 from send_va.records.design_columns import Context
 from send_va.records.reader import Cohort
-from send_va.run_directory import RunDirectory
 from send_va.stage_files import csv_writer, load_effects, save_fit, stage_files
+from send_va.stage_inputs import StageInputs
 from send_va.study import Study
 from send_va.value_added.assumption_ranges import assumption_ranges
-from send_va.value_added.design import context_columns
 from send_va.value_added.feeder_sorting import estimate_feeder_sorting
 from send_va.value_added.fit_result import ValueAddedFit
 from send_va.value_added.need_fit import fit_need
@@ -62,61 +63,62 @@ def headline(estimators: Sequence[str]) -> str:
     return next(name for name in ("entry", "standardised", "label_free", "labelled") if name in estimators)
 
 
-def need_stages(
-    study: Study, cohort: Cohort, contexts: tuple[Context, ...], directory: RunDirectory, progress: Progress
-) -> list[SchoolEffects]:
+def need_stages(inputs: StageInputs) -> list[SchoolEffects]:
     """Fit identification, estimate value-added with it, and vary what it cannot tell.
 
     Stages whose files an interrupted run has left are not done again; identification is, if anything after it is
     missing, and gives the same draws.
     """
-    wanted = wanted_estimators(study, cohort)
+    study, cohort, contexts, directory = inputs.study, inputs.cohort, inputs.contexts, inputs.directory
+    progress, wanted = inputs.progress, wanted_estimators(study, cohort)
     if not wanted:
         return []
     if directory.has(_DONE):
         possible = json.loads((directory.work / _DONE).read_text())
         return [load_effects(directory, name, context) for name in possible for context in contexts]
-    profile = cohort.profile(study.prior.knots)
-    columns = context_columns(cohort, profile, study.value_added.composition)
-    with progress.stage("need of every pupil"):
-        labels = read_labels(cohort, profile, columns)
-        draws = 0 if study.identification.plug_in else study.identification.draws
-        need = estimate_need(labels, seed=study.study.seed, draws=draws)
+    with progress.stage("need of every pupil, identification lottery"):
+        labels = read_labels(cohort, inputs.profile, inputs.columns)
+        need, shares = _need_and_lottery(study, labels)
     possible = tuple(name for name in wanted if name in need.estimators)
-    with progress.stage("identification lottery, national standard"):
-        said = _write_identification(study, cohort, need, directory)
+    with progress.stage("form of the need model, national standard"):
+        said = _write_identification(inputs, need, shares)
         said["notes"] += [need.why_not(name) for name in wanted if name not in possible]
     with progress.stage("read the design", cohort.n_rows) as tick:
-        design = pupil_design(cohort, profile, columns, tick).without_schools(np.flatnonzero(labels.component > 0))
-        share = _write_feeder_sorting(study, need, design, contexts, directory, said)
+        design = pupil_design(cohort, inputs.profile, inputs.columns, tick)
+        design = design.without_schools(np.flatnonzero(labels.component > 0))
+        share = _write_feeder_sorting(inputs, need, design, said)
     directory.write(f"{IDENTIFICATION_NOTE}.json", lambda path: path.write_text(json.dumps(said)))
     effects = []
     for name in possible:
         with progress.stage(f"{name}, all contexts", study.identification.draws) as tick:
             if not directory.has(*(file for context in contexts for file in stage_files(name, context))):
-                for fit in _fitted(study, design, need, name, contexts, tick).values():
+                for fit in _fitted(inputs, design, need, name, tick).values():
                     save_fit(directory, _with_delta(fit, study.outcome.unit))
             effects += [load_effects(directory, name, context) for context in contexts]
     with progress.stage("what labels cannot tell") as tick:
-        _write_ranges(study, need, design, effects, directory, tick, share)
+        _write_ranges(inputs, need, design, effects, tick, share)
     directory.write(_DONE, lambda path: path.write_text(json.dumps(possible)))
     return effects
 
 
-def _write_feeder_sorting(
-    study: Study,
-    need: Need,
-    design: PupilDesign,
-    contexts: tuple[Context, ...],
-    directory: RunDirectory,
-    said: dict[str, Any],
-) -> float | None:
+@one_blas_thread
+def _need_and_lottery(study: Study, labels: LabelRecords) -> tuple[Need, pd.DataFrame]:
+    """Two things that do not wait for one another: much of either runs on one core."""
+    draws = 0 if study.identification.plug_in else study.identification.draws
+    with ThreadPoolExecutor(max_workers=1) as other:
+        lottery = other.submit(identification_lottery, labels)
+        need = estimate_need(labels, seed=study.study.seed, draws=draws)
+        return need, lottery.result()
+
+
+def _write_feeder_sorting(inputs: StageInputs, need: Need, design: PupilDesign, said: dict[str, Any]) -> float | None:
     if not need.has_entry or not len(need.parameters.feeder):
         return None
-    sorting = estimate_feeder_sorting(need, design, contexts[-1])
+    context = inputs.contexts[-1]
+    sorting = estimate_feeder_sorting(need, design, context)
     said["notes"].append(str(sorting))
-    table = pd.DataFrame([{**vars(sorting), "context": contexts[-1], "synthetic": study.study.synthetic}])
-    directory.write("feeder_sorting.csv", csv_writer(table))
+    table = pd.DataFrame([{**vars(sorting), "context": context, "synthetic": inputs.study.study.synthetic}])
+    inputs.directory.write("feeder_sorting.csv", csv_writer(table))
     return sorting.share
 
 
@@ -131,13 +133,9 @@ def _with_delta(fit: ValueAddedFit, unit: str) -> ValueAddedFit:
 
 
 def _fitted(
-    study: Study,
-    design: PupilDesign,
-    need: Need,
-    name: str,
-    contexts: tuple[Context, ...],
-    tick: Callable[[int], None],
+    inputs: StageInputs, design: PupilDesign, need: Need, name: str, tick: Callable[[int], None]
 ) -> dict[Context, ValueAddedFit]:
+    study = inputs.study
     at = NEED_ESTIMATORS.index(next(known for known in NEED_ESTIMATORS if known == name))
     key = (_VALUE_ADDED_STREAM, at)
     with warnings.catch_warnings():
@@ -146,36 +144,32 @@ def _fitted(
             design,
             need.scores(name),
             name,
-            contexts,
+            inputs.contexts,
             rng=np.random.default_rng(np.random.SeedSequence(study.study.seed, spawn_key=key)),
             draws=study.value_added.draws,
             prior_slope=study.value_added.prior_slope,
             residual_by_need=study.value_added.residual_by_need,
             identification_draws=min(study.identification.draws, _LABEL_FREE_DRAWS) if name == "label_free" else None,
             plug_in=study.identification.plug_in,
-            attrs={
-                "seed": study.study.seed,
-                "engine": "reml",
-                "unit": study.outcome.unit,
-                "title": study.study.title,
-                "synthetic": int(study.study.synthetic),
-            },
+            attrs=inputs.attrs,
             progress=tick,
         )
 
 
-def _write_identification(study: Study, cohort: Cohort, need: Need, directory: RunDirectory) -> dict[str, Any]:
+def _write_identification(inputs: StageInputs, need: Need, shares: pd.DataFrame) -> dict[str, Any]:
     """Write the tables of identification; returns its note."""
+    study, directory = inputs.study, inputs.directory
     labels, synthetic = need.labels, study.study.synthetic
     rng = np.random.default_rng(np.random.SeedSequence(study.study.seed, spawn_key=(_FORM_STREAM,)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NeedFormWarning)  # said in the notes of the run
         form = check_form(labels, rng)
-    schools = need.schools
+    standard = national_standard(need, _areas(labels))
+    schools = school_table(need, standard)
     tables = {
         "identification": schools,
-        "identification_variance": need.variance,
-        "national_standard": national_standard(need, _areas(cohort, labels)),
+        "identification_variance": shares,
+        "national_standard": standard,
         "need_form": form.calibration,
         "need_form_log_loss": form.log_loss,
     }
@@ -195,7 +189,7 @@ def _write_identification(study: Study, cohort: Cohort, need: Need, directory: R
     return {"converged": converged, "notes": notes}
 
 
-def _areas(cohort: Cohort, labels: LabelRecords) -> dict[str, tuple[Any, tuple[str, ...]]]:
+def _areas(labels: LabelRecords) -> dict[str, tuple[Any, tuple[str, ...]]]:
     areas: dict[str, tuple[Any, tuple[str, ...]]] = {"school": (labels.school, labels.schools)}
     if labels.las:
         areas["la"] = (labels.la, labels.las)
@@ -205,14 +199,14 @@ def _areas(cohort: Cohort, labels: LabelRecords) -> dict[str, tuple[Any, tuple[s
 
 
 def _write_ranges(
-    study: Study,
+    inputs: StageInputs,
     need: Need,
     design: PupilDesign,
     effects: Sequence[SchoolEffects],
-    directory: RunDirectory,
     tick: Callable[[int], None],
     feeder_share: float | None,
 ) -> None:
+    study = inputs.study
     there = list(dict.fromkeys(str(part.attrs["estimator"]) for part in effects))
     first = headline(there)
     if first == "label_free":
@@ -242,4 +236,4 @@ def _write_ranges(
             residual_by_need=study.value_added.residual_by_need,
             progress=tick,
         )
-    directory.write("assumption_ranges.csv", csv_writer(table.assign(synthetic=study.study.synthetic)))
+    inputs.directory.write("assumption_ranges.csv", csv_writer(table.assign(synthetic=study.study.synthetic)))

@@ -130,8 +130,8 @@ def test_a_run_that_does_not_converge_exits_with_3_and_publishes_nothing(cohort_
     study = (cohort_folder / "study.toml").read_text(encoding="utf-8")
     (tmp_path / "study.toml").write_text(study.replace("[value_added]", ONLY_LABELLED), encoding="utf-8")
     code = (
-        "import dataclasses, sys; from send_va import pipeline; fit = pipeline.fit_labelled\n"
-        "pipeline.fit_labelled = lambda *a, **k: dataclasses.replace(fit(*a, **k), converged=False, notes=('no',))\n"
+        "import dataclasses, sys; from send_va import labelled_stages as stages; fit = stages.fit_labelled\n"
+        "stages.fit_labelled = lambda *a, **k: dataclasses.replace(fit(*a, **k), converged=False, notes=('no',))\n"
         "sys.argv = ['send-va', 'run', sys.argv[1], '--out', 'out', '--draws', '100']\n"
         "from send_va.cli import main; main()"
     )

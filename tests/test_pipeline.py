@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import send_va as sv
-from send_va import pipeline
+from send_va import labelled_stages
 from send_va.errors import InputError, NotSupportedError, StudyError
 from send_va.records.simulator import write_cohort
 
@@ -86,7 +86,7 @@ def test_same_seed_same_bytes_and_another_seed_others(finished: sv.Run, cohort_f
 def test_an_interrupted_run_resumes_to_the_same_bytes(
     finished: sv.Run, cohort_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit, calls = pipeline.fit_labelled, []
+    fit, calls = labelled_stages.fit_labelled, []
 
     def interrupted(data, context, **options):
         calls.append(context)
@@ -94,12 +94,12 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
             raise KeyboardInterrupt
         return fit(data, context, **options)
 
-    monkeypatch.setattr(pipeline, "fit_labelled", interrupted)
+    monkeypatch.setattr(labelled_stages, "fit_labelled", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sv.run(cohort_folder / "study.toml", tmp_path / "out", draws=200)
     assert not (tmp_path / "out" / "private").exists()
     calls.clear()
-    monkeypatch.setattr(pipeline, "fit_labelled", lambda *a, **k: (calls.append(a[1]), fit(*a, **k))[1])
+    monkeypatch.setattr(labelled_stages, "fit_labelled", lambda *a, **k: (calls.append(a[1]), fit(*a, **k))[1])
     resumed = sv.run(cohort_folder / "study.toml", tmp_path / "out", draws=200, resume=True)
     assert calls == ["composition"]
     assert files_of(resumed.directory) == files_of(finished.directory)

@@ -15,7 +15,7 @@ from send_va.identification.kernels import Floats, Ints
 from send_va.multilevel.laplace import LaplaceSolution, fit_laplace
 from send_va.multilevel.latent_system import Term
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 _PART = 16_384  # rows a task
 # Where labels hardly change, ``kappa`` and ``rho`` say the same: a weak normal prior keeps the search from running off.
 START_KAPPA, PRIOR_SD_KAPPA = 0.7, 0.7
@@ -59,12 +59,16 @@ class CurrentLabel:
         """The same with another ``kappa``."""
         return replace(self, shape=np.array(shape))
 
-    def value(self, eta: Floats) -> float:
-        """Log-likelihood, the label before and the weak prior of ``kappa`` included."""
-        return self._by_parts(eta, False)[0]
+    def of_rows(self, rows: Ints) -> CurrentLabel:
+        """That of some of the pupils."""
+        status, base, low, high = self.status[rows], self.base[rows], self.low[rows], self.high[rows]
+        return replace(self, status=status, base=base, low=low, high=high)
 
     def derivatives(self, eta: Floats) -> tuple[float, Floats, Floats]:
-        """Log-likelihood, gradient (n, d) and minus second derivative (n, d, d)."""
+        """Log-likelihood, gradient (n, d) and minus second derivative (n, d, d).
+
+        The log-likelihood includes the label before and the weak prior of ``kappa``.
+        """
         total, gradient, curvature, _ = self._by_parts(eta, False)
         return total, gradient, curvature
 

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -21,11 +22,29 @@ _BEYOND = 5.0  # the same for need given judged need; quadrature is finest there
 _ROOT_HALF = math.sqrt(0.5)
 _DENSITY = 1.0 / math.sqrt(2.0 * math.pi)
 _TINY = 1e-300
+_TABLED, _PER_UNIT = 9.0, 32.0  # reach of the table of the normal distribution, and its points a unit
+_GRID = np.arange(int(2 * _TABLED * _PER_UNIT) + 2) / _PER_UNIT - _TABLED
+_CDF, _PDF = ndtr(_GRID), np.exp(-0.5 * _GRID**2) / math.sqrt(2.0 * math.pi)
 
 
 @njit(cache=True, nogil=True)
-def _cdf(x: float) -> float:
+def _exact_cdf(x: float) -> float:
     return 0.5 * math.erfc(-x * _ROOT_HALF)
+
+
+@njit(cache=True, nogil=True)
+def normal_cdf(x: float) -> float:
+    """Normal distribution function: Taylor's series from the nearest point of a table; relative error below 1e-8."""
+    if not -_TABLED < x < _TABLED:
+        return _exact_cdf(x)
+    at = int((x + _TABLED) * _PER_UNIT + 0.5)
+    near = at / _PER_UNIT - _TABLED
+    h = x - near
+    second = near * near - 1.0
+    third = near * second - 2.0 * near
+    fourth = near * third - 3.0 * second
+    series = 1.0 - h * (near / 2.0 - h * (second / 6.0 - h * (third / 24.0 - h * fourth / 120.0)))
+    return float(_CDF[at] + _PDF[at] * h * series)
 
 
 @njit(cache=True, nogil=True)
@@ -48,31 +67,40 @@ def _range(low: float, high: float) -> tuple[float, float]:
 def _within(e: float, low: float, high: float, reliability: float) -> float:
     """Probability of the label before transfer given e, for reliability below one."""
     centre, spread = math.sqrt(reliability) * e, math.sqrt(1.0 - reliability)
-    return _cdf((high - centre) / spread) - _cdf((low - centre) / spread)
+    return normal_cdf((high - centre) / spread) - normal_cdf((low - centre) / spread)
 
 
 @njit(cache=True, nogil=True)
-def _weighted_moments(
-    s0: float, low: float, high: float, slope: float, scale: float, nodes: Floats, weights: Floats, out: Floats
-) -> None:
-    """``out`` = integral over judged need z, with ``s = scale * s0 + slope * z``, of the chance of the label now.
-
-    Phi(s), Phi(-s) and the first three derivatives of Phi(s) by `s0`.
-    """
-    out[:] = 0.0
+def _chance(start: float, low: float, high: float, slope: float, nodes: Floats, weights: Floats) -> float:
+    """Integral of ``phi(z) Phi(start + slope z)`` over an interval."""
     a, b = _range(low, high)
     half, middle = 0.5 * (b - a), 0.5 * (a + b)
+    total = 0.0
     for k in range(len(nodes)):
         z = middle + half * nodes[k]
-        w = half * weights[k] * _pdf(z)
-        s = scale * s0 + slope * z
-        density = w * _pdf(s) * scale
-        above = _cdf(s)
-        out[0] += w * above
-        out[1] += w * (1.0 - above)
-        out[2] += density
-        out[3] -= s * density * scale
-        out[4] += (s * s - 1.0) * density * scale * scale
+        total += weights[k] * _pdf(z) * normal_cdf(start + slope * z)
+    return half * total
+
+
+@njit(cache=True, nogil=True)
+def _chance_derivatives(start: float, low: float, high: float, slope: float) -> tuple[float, float, float]:
+    """Its first three derivatives by `start`: moments of a normal distribution between two cuts, closed form.
+
+    ``phi(z) phi(s) = phi(start / r) phi(u)`` with ``s = start + slope z``, ``r^2 = 1 + slope^2`` and
+    ``u = r z + start slope / r``.
+    """
+    a, b = _range(low, high)
+    r = math.sqrt(1.0 + slope * slope)
+    left, right = r * a + start * slope / r, r * b + start * slope / r
+    at_left, at_right = _pdf(left), _pdf(right)
+    mass = normal_cdf(-left) - normal_cdf(-right) if left > 0.0 else normal_cdf(right) - normal_cdf(left)
+    first = at_left - at_right
+    second = mass + left * at_left - right * at_right
+    level, turn = start / (r * r), slope / r  # s = level + turn u
+    height = _pdf(start / r) / r
+    mean = level * mass + turn * first
+    square = level * level * mass + 2.0 * level * turn * first + turn * turn * second
+    return height * mass, -height * mean, height * (square - mass)
 
 
 @njit(cache=True, nogil=True)
@@ -98,7 +126,6 @@ def current_derivatives(
     scale = 1.0 / math.sqrt(1.0 + kappa * kappa * reliability * (1.0 - reliability))
     slope = scale * kappa * reliability
     total = 0.0
-    moments = np.empty(5)
     first, second, fourth = np.zeros(d), np.zeros(d), np.zeros(d)  # derivatives of f by each predictor
     for i in range(n):
         y = status[i]
@@ -107,10 +134,14 @@ def current_derivatives(
         fourth[:] = 0.0
         f = 0.0
         for c in range(max(y - 1, 0), min(y + 1, d)):
-            _weighted_moments(kappa * base[i] + eta[i, c], low[i], high[i], slope, scale, nodes, weights, moments)
-            sign = 1.0 if c == y - 1 else -1.0
-            f += moments[1] if y == 0 else sign * moments[0]
-            first[c], second[c], fourth[c] = sign * moments[2], sign * moments[3], sign * moments[4]
+            start, sign = scale * (kappa * base[i] + eta[i, c]), 1.0 if c == y - 1 else -1.0
+            if y == 0:
+                f = _chance(-start, low[i], high[i], -slope, nodes, weights)
+            else:
+                f += sign * _chance(start, low[i], high[i], slope, nodes, weights)
+            by_one, by_two, by_three = _chance_derivatives(start, low[i], high[i], slope)
+            first[c], second[c] = sign * scale * by_one, sign * scale**2 * by_two
+            fourth[c] = sign * scale**3 * by_three
         f = max(f, _TINY)
         total += math.log(f)
         for a in range(d):
@@ -151,22 +182,27 @@ def entry_scores(
         if reliability >= 1.0:
             pi[i], mean[i] = _truncated(t, a, b)
             continue
-        # given the judged need z, e is normal with mean sqrt(r) z and variance 1 - r
+        # given the judged need z, e is normal with mean sqrt(r) z and variance 1 - r: the chance to lie above the
+        # threshold rises from 0 to 1 around z = t / sqrt(r)
         root, spread = math.sqrt(reliability), math.sqrt(1.0 - reliability)
         lower, upper = _range(a, b)
-        middle = min(max(t / root, lower), upper)  # nodes are finest where the chance to lie above changes
-        mass, above, first = 0.0, 0.0, 0.0
+        middle, reach = t / root, _BEYOND * spread / root
+        left, right = min(max(middle - reach, lower), upper), min(max(middle + reach, lower), upper)
+        above = _between(right, upper)
         for side in range(2):
-            left, right = (lower, middle) if side == 0 else (middle, upper)
-            half, centre = 0.5 * (right - left), 0.5 * (left + right)
-            for k in range(len(nodes)):
-                z = centre + half * nodes[k]
-                w = half * weights[k] * _pdf(z)
-                mass += w
-                above += w * _cdf((root * z - t) / spread)
-                first += w * root * z
-        pi[i], mean[i] = above / max(mass, _TINY), first / max(mass, _TINY)
+            centre = min(max(middle, left), right)
+            start, end = (left, centre) if side == 0 else (centre, right)
+            if end > start:
+                above += _chance(-t / spread, start, end, root / spread, nodes, weights)
+        mass = max(_between(lower, upper), _TINY)
+        pi[i], mean[i] = above / mass, root * (_pdf(lower) - _pdf(upper)) / mass
     return pi, mean
+
+
+@njit(cache=True, nogil=True)
+def _between(low: float, high: float) -> float:
+    """Probability of an interval, in the tail where digits are kept."""
+    return _exact_cdf(-low) - _exact_cdf(-high) if low > 0.0 else _exact_cdf(high) - _exact_cdf(low)
 
 
 @njit(cache=True, nogil=True)
@@ -174,7 +210,7 @@ def _truncated(t: float, a: float, b: float) -> tuple[float, float]:
     """P(e > t) and E[e] of a standard normal between a and b, in the tail where digits are kept."""
     flip = a > 0.0
     low, high = (-b, -a) if flip else (a, b)
-    mass = _cdf(high) - _cdf(low)
+    mass = _exact_cdf(high) - _exact_cdf(low)
     if mass < 1e-290:
         edge = a if flip else b
         return (1.0 if edge > t else 0.0), edge
@@ -182,9 +218,9 @@ def _truncated(t: float, a: float, b: float) -> tuple[float, float]:
     if flip:
         mean = -mean
         cut = min(max(-t, low), high)
-        return (_cdf(cut) - _cdf(low)) / mass, mean
+        return (_exact_cdf(cut) - _exact_cdf(low)) / mass, mean
     cut = min(max(t, low), high)
-    return (_cdf(high) - _cdf(cut)) / mass, mean
+    return (_exact_cdf(high) - _exact_cdf(cut)) / mass, mean
 
 
 @njit(cache=True, nogil=True)
@@ -239,14 +275,38 @@ def both_scores(
                     if reliability < 1.0:
                         w *= _within(e, low, high, reliability)
                     if y == 0:
-                        w *= _cdf(-(lower + slope * e))
+                        w *= normal_cdf(-(lower + slope * e))
                     elif y == d:
-                        w *= _cdf(upper + slope * e)
+                        w *= normal_cdf(upper + slope * e)
                     else:
-                        w *= max(_cdf(upper + slope * e) - _cdf(lower + slope * e), 0.0)
+                        w *= max(normal_cdf(upper + slope * e) - normal_cdf(lower + slope * e), 0.0)
                     mass += w
                     first += w * e
                     if side == 1:
                         above += w
         pi[i], mean[i] = above / max(mass, _TINY), first / max(mass, _TINY)
     return pi, mean
+
+
+@njit(cache=True, nogil=True)
+def add_by_code(out: Floats, codes: Ints, values: Floats) -> None:
+    """Add ``values[code]`` to the rows of `out` (n, d); nothing where the code is -1."""
+    d = out.shape[1]
+    for i in range(len(codes)):
+        if codes[i] >= 0:
+            for c in range(d):
+                out[i, c] += values[codes[i], c]
+
+
+@njit(cache=True, nogil=True)
+def intervals(cuts: Floats, entry: Ints) -> tuple[Floats, Floats]:
+    """Cuts (n, d) between which the label before transfer says that judged need lies; anywhere for a label of -1."""
+    n, d = cuts.shape
+    low, high = np.full(n, -1e9), np.full(n, 1e9)
+    for i in range(n):
+        level = min(entry[i], d)
+        if level > 0:
+            low[i] = cuts[i, level - 1]
+        if 0 <= level < d:
+            high[i] = cuts[i, level]
+    return low, high

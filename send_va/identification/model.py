@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 from send_va.errors import InputError
 from send_va.identification.current import CurrentLabel, covariance_kind, fit_current
-from send_va.identification.kernels import Floats, Ints
+from send_va.identification.kernels import Floats, Ints, add_by_code, intervals
 from send_va.identification.labels import LabelRecords
 from send_va.multilevel.laplace import LaplaceSolution, LatentDraw, fit_laplace
 from send_va.multilevel.latent_system import Term
@@ -62,7 +62,7 @@ class Parameters:
 
     def leniency_before(self, records: LabelRecords) -> Floats:
         """Leniency of feeder and authority before transfer, by pupil (n, d); 0 where unknown."""
-        return _taken(self.feeder, records.feeder) + _taken(self.la_entry, records.feeder_la)
+        return _summed((records.feeder, self.feeder), (records.feeder_la, self.la_entry))
 
     def cuts(self, records: LabelRecords, base: Floats) -> Floats:
         """What unexplained judged need is compared with before transfer, (n, d)."""
@@ -70,14 +70,16 @@ class Parameters:
 
     def index_now(self, records: LabelRecords) -> Floats:
         """What is added to ``kappa * need`` and ``rho`` now, (n, d)."""
-        return self.school[records.school] + _taken(self.la_now, records.la) - self.tau_now
+        return _summed((records.school, self.school), (records.la, self.la_now)) - self.tau_now
 
 
-def _taken(values: Floats, codes: Ints) -> Floats:
-    """Rows of `values` by code; zeros for -1."""
-    if not len(values):
-        return np.zeros((len(codes), values.shape[1]))
-    return np.where(codes[:, None] >= 0, values[codes], 0.0)
+def _summed(*parts: tuple[Ints, Floats]) -> Floats:
+    """Sum of every pupil's rows of several tables; a code of -1, or an empty table, adds nothing."""
+    out = np.zeros((len(parts[0][0]), parts[0][1].shape[1]))
+    for codes, values in parts:
+        if len(values):
+            add_by_code(out, codes, values)
+    return out
 
 
 @dataclass(frozen=True)
@@ -269,10 +271,7 @@ def now_likelihood(
     d = records.levels
     base = parameters.base(records)
     cuts = parameters.cuts(records, base)[rows]
-    entry = np.minimum(records.entry[rows], d)
-    edges = np.column_stack([np.full(len(rows), -1e9), cuts, np.full(len(rows), 1e9)])
-    at = np.arange(len(rows))
-    low, high = edges[at, entry], edges[at, entry + 1]
+    low, high = intervals(cuts, records.entry[rows])
     return CurrentLabel(
         status=np.minimum(records.now[rows], d),
         base=base[rows],

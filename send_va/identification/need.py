@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
@@ -15,6 +16,7 @@ from send_va.identification.kernels import Floats
 from send_va.identification.labels import LabelRecords
 from send_va.identification.model import EntryFit, NowFit, Parameters, fit_entry, fit_now, now_likelihood
 from send_va.identification.scores import Assumptions, background_need, both_need, entry_need
+from send_va.multilevel.laplace import LatentDraw
 from send_va.multilevel.threads import one_blas_thread
 
 NeedEstimator = Literal["standardised", "entry", "label_free"]
@@ -305,10 +307,10 @@ def estimate_need(
 def _from_labels_now(labels: LabelRecords, seed: int, draws: int, assumptions: Assumptions) -> Need:
     """One equation for the label now; what a school adds to it is split by the assumed sorting share."""
     single = replace(labels, entry=labels.now, feeder=labels.school, feeders=labels.schools, feeder_la=labels.la)
-    fitted = _fit_single(single)
+    fitted = fit_entry(single, intake=False)
 
-    def split(values: object = None) -> Parameters:
-        whole = fitted.parameters(single, values)  # type: ignore[arg-type]
+    def split(values: LatentDraw | None = None) -> Parameters:
+        whole = fitted.parameters(single, values)
         return _sorted(replace(whole, intake=np.zeros(len(single.schools))), assumptions.sorting_share)
 
     def one(rng: np.random.Generator) -> Parameters:
@@ -317,14 +319,10 @@ def _from_labels_now(labels: LabelRecords, seed: int, draws: int, assumptions: A
     return Need(single, fitted, None, split(), _drawn(one, seed, draws), assumptions, has_entry=False, recorded=labels)
 
 
-def _fit_single(single: LabelRecords) -> EntryFit:
-    return fit_entry(single, intake=False)
-
-
-def _drawn(one: object, seed: int, draws: int) -> tuple[Parameters, ...]:
+def _drawn(one: Callable[[np.random.Generator], Parameters], seed: int, draws: int) -> tuple[Parameters, ...]:
     generators = [np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(7, d))) for d in range(draws)]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
-        return tuple(cores.map(one, generators))  # type: ignore[arg-type]
+        return tuple(cores.map(one, generators))
 
 
 def _check(assumptions: Assumptions) -> None:

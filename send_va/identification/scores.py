@@ -12,8 +12,8 @@ from send_va.identification.kernels import Floats, Ints
 from send_va.identification.labels import LabelRecords
 from send_va.identification.model import Parameters
 
-_EXACT_LABELS = np.polynomial.legendre.leggauss(10)  # errors of pi below 1e-4 on each side of the threshold
-_NOISY_LABELS = np.polynomial.legendre.leggauss(24)  # smooth steps in place of the label's cuts need more
+_SMOOTH = np.polynomial.legendre.leggauss(10)  # errors of pi below 1e-4 on each side of the threshold
+_STEPPED = np.polynomial.legendre.leggauss(24)  # smooth steps in place of the label's cuts need more
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,8 @@ def entry_need(
     """
     base, cuts = _base_and_cuts(records, parameters)
     threshold, moved = _threshold(records, parameters, assumptions, base)
-    edges = np.column_stack([np.full(len(base), -1e9), cuts, np.full(len(base), 1e9)])
-    at, level = np.arange(len(base)), np.clip(entry, 0, records.levels)
-    low = np.where(entry < 0, -1e9, edges[at, level])
-    high = np.where(entry < 0, 1e9, edges[at, level + 1])
-    nodes = _quadrature(assumptions)
-    pi, mean = kernels.entry_scores(threshold, low, high, assumptions.label_reliability, *nodes)
+    low, high = kernels.intervals(cuts, entry)
+    pi, mean = kernels.entry_scores(threshold, low, high, assumptions.label_reliability, *_SMOOTH)
     return pi, mean + moved
 
 
@@ -113,7 +109,7 @@ def both_need(
         np.concatenate([[0.0], parameters.rho]),
         parameters.kappa,
         assumptions.label_reliability,
-        *_quadrature(assumptions),
+        *(_SMOOTH if assumptions.label_reliability >= 1.0 else _STEPPED),
     )
     return pi, mean + moved
 
@@ -138,15 +134,11 @@ def background_need(records: LabelRecords, parameters: Parameters, assumptions: 
     return np.asarray(ndtr((records.x @ parameters.gamma - parameters.tau[0]) / spread))
 
 
-def _quadrature(assumptions: Assumptions) -> tuple[Floats, Floats]:
-    """Nodes and weights of Gauss and Legendre."""
-    return _EXACT_LABELS if assumptions.label_reliability >= 1.0 else _NOISY_LABELS
-
-
 def _base_and_cuts(records: LabelRecords, parameters: Parameters) -> tuple[Floats, Floats]:
     base = parameters.base(records)
     cuts = parameters.cuts(records, base)
-    np.maximum.accumulate(cuts, axis=1, out=cuts)  # an EHCP asks for at least what support asks for
+    for c in range(1, cuts.shape[1]):  # an EHCP asks for at least what support asks for
+        np.maximum(cuts[:, c - 1], cuts[:, c], out=cuts[:, c])
     return base, cuts
 
 

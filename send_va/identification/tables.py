@@ -19,12 +19,14 @@ WEAK_INTAKE = 0.5  # reliability of intake need below which a magnet is penalise
 _MOST_SUMS = 60  # draws over which pupils are summed: enough for an interval, a fraction of a second each
 
 
-def school_table(need: Need) -> pd.DataFrame:
+def school_table(need: Need, standard: pd.DataFrame | None = None) -> pd.DataFrame:
     """Leniency, intake need and shares labelled, by school.
 
     Parameters
     ----------
     need : Need
+    standard : DataFrame, optional
+        From :func:`national_standard`, with a level ``school``, if it is there already.
 
     Returns
     -------
@@ -64,7 +66,9 @@ def school_table(need: Need) -> pd.DataFrame:
     if need.has_entry:
         n_known = np.bincount(labels.school[known], minlength=len(n))
         table["labelled_share_entry"] = _mean((labels.entry > 0)[known], labels.school[known], n_known)
-    standard = national_standard(need, {"school": (labels.school, labels.schools)})
+    if standard is None:
+        standard = national_standard(need, {"school": (labels.school, labels.schools)})
+    standard = standard[standard["level"] == "school"]
     for column, source in (("", "expected"), ("_lower", "lower"), ("_upper", "upper")):
         table[f"standard_share{column}"] = standard[source].to_numpy() / np.maximum(n, 1)
     table["n_pupils"] = n

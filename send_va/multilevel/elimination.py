@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from send_va.multilevel import elimination_kernels as kernels
 from send_va.multilevel.crossproducts import FloatArray, IntArray
 
 
@@ -62,7 +63,6 @@ class Eliminated:
 
     Attributes
     ----------
-    czz : array, shape (q, q, groups)
     cz : array, shape (q, groups, m)
     modes : array, shape (q, groups, m)
         ``K C[z, :]``: times a coefficient vector it gives conditional means.
@@ -73,7 +73,6 @@ class Eliminated:
     schur : array, shape (m, m) or (parents, m, m)
     """
 
-    czz: FloatArray
     cz: FloatArray
     modes: FloatArray
     root: FloatArray
@@ -115,40 +114,8 @@ def eliminate(products: FloatArray, level: Level, factor: FloatArray, summed: Fl
 
 def eliminate_prepared(cz: FloatArray, level: Level, factor: FloatArray, summed: FloatArray) -> Eliminated:
     """:func:`eliminate` for rows ``C[z, :]`` (q, groups, m) and parent sums that were laid out beforehand."""
-    q, groups, m = cz.shape
-    czz = np.ascontiguousarray(cz[:, :, level.z].transpose(0, 2, 1))  # (q, q, groups)
-    scaled = (factor.T @ cz.reshape(q, -1)).reshape(q, groups, m)
-    half = np.tensordot(factor.T, czz, axes=1)  # (q, q, groups)
-    middle = np.tensordot(factor.T, half, axes=(1, 1)) + np.eye(q)[:, :, None]
-    chol = _cholesky(middle)
-    inverse = _invert_lower(chol)
-    white = np.stack([sum((inverse[a, b][:, None] * scaled[b] for b in range(a + 1)), np.zeros(1)) for a in range(q)])
-    right = np.tensordot(inverse, factor, axes=(1, 1)).transpose(0, 2, 1)  # L^-1 Lambda', (q, q, groups)
-    modes = np.stack([sum((right[b, a][:, None] * white[b] for b in range(q)), np.zeros(1)) for a in range(q)])
-    logdet = 2.0 * float(sum(np.log(chol[a, a]).sum() for a in range(q)))
-    schur = summed - _sum_of_squares(white, level)
-    return Eliminated(czz, cz, modes, right, logdet, schur)
-
-
-def _cholesky(matrices: FloatArray) -> FloatArray:
-    """Lower factors of many small matrices, shape (q, q, groups)."""
-    q = matrices.shape[0]
-    lower = np.zeros_like(matrices)
-    for a in range(q):
-        for b in range(a + 1):
-            rest = matrices[a, b] - sum((lower[a, k] * lower[b, k] for k in range(b)), np.zeros(1))
-            lower[a, b] = np.sqrt(rest) if a == b else rest / lower[b, b]
-    return lower
-
-
-def _invert_lower(lower: FloatArray) -> FloatArray:
-    q = lower.shape[0]
-    inverse = np.zeros_like(lower)
-    for a in range(q):
-        inverse[a, a] = 1.0 / lower[a, a]
-        for b in range(a):
-            inverse[a, b] = -sum((lower[a, k] * inverse[k, b] for k in range(b, a)), np.zeros(1)) / lower[a, a]
-    return inverse
+    white, modes, root, logdet = kernels.eliminate_groups(cz, level.z, np.ascontiguousarray(factor))
+    return Eliminated(cz, modes, root, logdet, summed - _sum_of_squares(white, level))
 
 
 def parent_slices(level: Level) -> list[slice]:
@@ -181,9 +148,7 @@ def adjoint_factor(done: Eliminated, level: Level, factor: FloatArray, schur_bar
     `schur_bar` (m, m), or (parents, m, m), is the derivative of the criterion with respect to `schur`.
     """
     q, groups, m = done.cz.shape
-    reduced = done.cz - np.stack(
-        [sum((done.czz[a, b][:, None] * done.modes[b] for b in range(q)), np.zeros(1)) for a in range(q)]
-    )  # T C[z, :], shape (q, groups, m)
+    reduced = kernels.reduce_groups(done.cz, level.z, done.modes)
     if level.parent is None:
         carried = (reduced.reshape(-1, m) @ schur_bar).reshape(q, groups, m)
     else:

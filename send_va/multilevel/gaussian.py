@@ -17,8 +17,9 @@ from send_va.multilevel.crossproducts import CrossProducts, FloatArray, IntArray
 from send_va.multilevel.elimination import Level
 from send_va.multilevel.formula import ResponseDesign, check_full_rank, random_design, response_and_design
 from send_va.multilevel.grouping import CrossedGrouping, Grouping, nested_or_crossed
-from send_va.multilevel.nested import Convergence, NestedSolution, fit_nested
+from send_va.multilevel.nested import NestedSolution, fit_nested
 from send_va.multilevel.prediction import effect_covariances
+from send_va.multilevel.search import Convergence
 
 
 @dataclass(frozen=True)

@@ -12,33 +12,13 @@ from scipy.optimize import minimize
 from send_va.errors import InputError
 from send_va.multilevel.laplace_criterion import LaplaceCriterion, LaplaceMode, Likelihood
 from send_va.multilevel.latent_system import Floats, LatentSystem, Term
+from send_va.multilevel.search import Convergence
 
 _START_SD = 0.4
 _NEAR, _LONGEST = 1e-2, 0.7  # squared scaled gradient at which scoring ends; longest step of a parameter
 _FAR = 1e25  # stands for a criterion that cannot be evaluated
+_MANY = 100_000  # rows above which the search starts from the estimates of a quarter of the groups
 _FLAT = 2e-3  # largest derivative of the criterion by a parameter scaled to about one standard error
-
-
-@dataclass(frozen=True)
-class LaplaceConvergence:
-    """What the search did, as data.
-
-    Attributes
-    ----------
-    converged : bool
-    gradient : float
-        Largest derivative of the criterion by a parameter scaled to about one standard error.
-    evaluations : int
-    at_boundary : tuple of int
-        Terms with a variance at zero.
-    message : str
-    """
-
-    converged: bool
-    gradient: float
-    evaluations: int
-    at_boundary: tuple[int, ...]
-    message: str
 
 
 @dataclass(frozen=True)
@@ -72,7 +52,7 @@ class LaplaceSolution:
         Elements of the terms' Cholesky factors, logarithms on the diagonal; then the likelihood's own parameters.
     parameters_cov : array, shape (k, k)
         Their covariance, from the curvature of `llf`; zeros unless asked for.
-    convergence : LaplaceConvergence
+    convergence : Convergence
     """
 
     beta: Floats
@@ -83,7 +63,7 @@ class LaplaceSolution:
     llf: float
     parameters: Floats
     parameters_cov: Floats
-    convergence: LaplaceConvergence
+    convergence: Convergence
     criterion: LaplaceCriterion = field(repr=False)
     mode: LaplaceMode = field(repr=False)
     mode_derivatives: tuple[tuple[Floats, list[Floats]], ...] = field(default=(), repr=False)
@@ -176,38 +156,81 @@ def fit_laplace(
     ----------
     Tierney & Kadane (1986), doi:10.1080/01621459.1986.10478240. Bates et al. (2015), doi:10.18637/jss.v067.i01.
     """
-    n = len(x)
-    shift = np.zeros((n, likelihood.d)) if offset is None else offset
-    joint = LatentSystem(x, terms, offset=shift, cutpoints=cutpoints, integrate_fixed=True)
-    criterion = LaplaceCriterion(likelihood, joint)
-    if start_fixed is not None:
-        criterion.beta = np.array(start_fixed, dtype=np.float64)
-    if start_parameters is None:
+    shift = np.zeros((len(x), likelihood.d)) if offset is None else offset
+    criterion, parameters, information = _approached(
+        likelihood, x, terms, shift, cutpoints, start_fixed, start_parameters
+    )
+    if not integrate_fixed:
+        criterion = _with_outer_fixed(criterion)
+    return _search(criterion, parameters, information, parameters_cov)
+
+
+def _approached(
+    likelihood: Likelihood,
+    x: Floats,
+    terms: Sequence[Term],
+    offset: Floats,
+    cutpoints: bool,
+    fixed: Floats | None,
+    parameters: Floats | None,
+) -> tuple[LaplaceCriterion, Floats, Floats]:
+    """Criterion with the fixed effects integrated out, variance parameters near its optimum, information on them."""
+    criterion = LaplaceCriterion(
+        likelihood, LatentSystem(x, terms, offset=offset, cutpoints=cutpoints, integrate_fixed=True)
+    )
+    if parameters is None and len(x) > _MANY:
+        parameters, fixed = _estimates_of_part(likelihood, x, terms, offset, cutpoints, fixed)
+    if fixed is not None:
+        criterion.beta = np.array(fixed, dtype=np.float64)
+    if parameters is None:
         own = np.asarray(getattr(likelihood, "shape", np.zeros(0)), dtype=np.float64)
         parameters = np.concatenate([criterion.pack([_START_SD * np.eye(term.q) for term in terms]), own])
-    else:
-        parameters = start_parameters
-    parameters, information = _scoring_steps(criterion, parameters)
-    if not integrate_fixed:
-        criterion = _with_outer_fixed(
-            criterion, LatentSystem(x, terms, offset=shift, cutpoints=cutpoints, integrate_fixed=False)
+    return criterion, *_scoring_steps(criterion, parameters)
+
+
+def _estimates_of_part(
+    likelihood: Likelihood,
+    x: Floats,
+    terms: Sequence[Term],
+    offset: Floats,
+    cutpoints: bool,
+    fixed: Floats | None,
+) -> tuple[Floats | None, Floats | None]:
+    """Rough variance parameters and fixed effects from a quarter of the groups of a term with large groups.
+
+    Where these cannot be estimated, no parameters, and the fixed effects as they were.
+    """
+    large = [term for term in terms if len(x) >= 100 * term.n_groups]
+    chosen = max(large or terms, key=lambda term: term.n_groups)
+    rows = np.flatnonzero(chosen.codes % 4 == 0)
+    part = []
+    for term in terms:
+        there, codes = np.unique(term.codes[rows], return_inverse=True)
+        design = term.design[rows] if len(term.design) > 1 else term.design
+        part.append(Term(codes.reshape(-1), len(there), design))
+    try:
+        criterion, parameters, _ = _approached(
+            likelihood.of_rows(rows), x[rows], part, offset[rows], cutpoints, fixed, None
         )
-    return _search(criterion, parameters, information, parameters_cov)
+    except InputError:  # a covariate that is constant in these groups
+        return None, fixed
+    return parameters, criterion.beta
 
 
 def _scoring_steps(criterion: LaplaceCriterion, parameters: Floats, steps: int = 4) -> tuple[Floats, Floats]:
     """Bring the variances near the optimum; returns parameters and rough information on each."""
     information = np.ones(len(parameters))
     for _ in range(steps):
-        _, gradient, information, _ = criterion.with_gradient(parameters)
+        here = criterion.with_gradient(parameters)
+        gradient, information = here.gradient, here.information
         if float((gradient**2 / information).max()) < _NEAR:
             break
         parameters = parameters + np.clip(gradient / information, -_LONGEST, _LONGEST)
     return parameters, information
 
 
-def _with_outer_fixed(joint: LaplaceCriterion, system: LatentSystem) -> LaplaceCriterion:
-    criterion = LaplaceCriterion(joint.likelihood, system)
+def _with_outer_fixed(joint: LaplaceCriterion) -> LaplaceCriterion:
+    criterion = LaplaceCriterion(joint.likelihood, joint.system.with_fixed(False))
     criterion.beta, criterion.u = joint.beta, joint.u
     return criterion
 
@@ -232,16 +255,17 @@ def _search(
         outer = None if criterion.integrated else point[k:]
         kept = criterion.beta, criterion.u
         try:
-            value, gradient, *_ = criterion.with_gradient(point[:k], outer)
+            there = criterion.with_gradient(point[:k], outer)
         except InputError:  # a step of the search too far out for the mode to be found
             criterion.beta, criterion.u = kept
             return _FAR, np.zeros(len(at))
-        return -value, -rotate.T @ gradient
+        return -there.value, -rotate.T @ there.gradient
 
     found = minimize(negative, np.zeros(len(scale)), jac=True, method="BFGS", options={"gtol": _FLAT, "maxiter": 200})
     point = centre + rotate @ found.x
     flat = float(np.abs(np.asarray(found.jac, dtype=np.float64)).max())
-    return _solution(criterion, point[:k], flat, str(found.message), parameters_cov)
+    outer = None if criterion.integrated else point[k:]
+    return _solution(criterion, point[:k], outer, flat, str(found.message), parameters_cov)
 
 
 def _scale_of_fixed(criterion: LaplaceCriterion, parameters: Floats) -> Floats:
@@ -250,8 +274,7 @@ def _scale_of_fixed(criterion: LaplaceCriterion, parameters: Floats) -> Floats:
 
 
 def _fixed_covariance(criterion: LaplaceCriterion, parameters: Floats) -> Floats:
-    outer = criterion.system
-    system = LatentSystem(outer.x, outer.terms, offset=outer.offset, cutpoints=outer.cutpoints, integrate_fixed=True)
+    system = criterion.system.with_fixed(True)
     lambdas = criterion.lambdas(parameters)
     eta = system.predictors(criterion.beta, [a @ lam.T for a, lam in zip(criterion.u, lambdas, strict=True)])
     curvature = criterion.likelihood.derivatives(eta)[2]
@@ -259,14 +282,17 @@ def _fixed_covariance(criterion: LaplaceCriterion, parameters: Floats) -> Floats
 
 
 def _solution(
-    criterion: LaplaceCriterion, parameters: Floats, flat: float, message: str, kind: bool | str
+    criterion: LaplaceCriterion,
+    parameters: Floats,
+    outer: Floats | None,
+    flat: float,
+    message: str,
+    kind: bool | str,
 ) -> LaplaceSolution:
-    lambdas = criterion.at(parameters)
-    outer = None if criterion.integrated else criterion.beta
-    mode = criterion.find_mode(lambdas)
-    spread = criterion.system.covariances(mode.factor)
+    here = criterion.with_gradient(parameters, outer)
+    lambdas, mode, spread = criterion.lambdas(parameters), here.mode, here.spread
     k = criterion.n_parameters
-    cov = np.zeros((k, k)) if not kind else _parameters_cov(criterion, parameters, kind == "expected")
+    cov = np.zeros((k, k)) if not kind else _parameters_cov(criterion, parameters, outer, kind == "expected")
     small = [i for i, lam in enumerate(lambdas) if np.abs(np.diag(lam)).min() < 1e-3]
     return LaplaceSolution(
         beta=mode.beta if outer is None else outer,
@@ -277,26 +303,27 @@ def _solution(
         llf=criterion.log_likelihood(mode),
         parameters=parameters,
         parameters_cov=cov,
-        convergence=LaplaceConvergence(flat < 10 * _FLAT, flat, criterion.evaluations, tuple(small), message),
+        convergence=Convergence(flat < 10 * _FLAT, flat, criterion.evaluations, tuple(small), message),
         criterion=criterion,
         mode=mode,
         mode_derivatives=() if not kind else criterion.mode_derivatives(mode, parameters),
     )
 
 
-def _parameters_cov(criterion: LaplaceCriterion, parameters: Floats, expected: bool) -> Floats:
+def _parameters_cov(criterion: LaplaceCriterion, parameters: Floats, outer: Floats | None, expected: bool) -> Floats:
     """Inverse of the curvature of the criterion by the parameters; flat directions get no variance."""
     k = len(parameters)
-    _, at, information, _ = criterion.with_gradient(parameters)
-    curvature = np.diag(information)
+    here = criterion.with_gradient(parameters, outer)
+    information, curvature = here.information, np.diag(here.information)
     for j in range(k - criterion.n_shape if expected else 0, k):
         step = 0.3 / np.sqrt(information[j])
         moved = parameters.copy()
         moved[j] += step
-        curvature[j] = (at - criterion.with_gradient(moved)[1]) / step
+        curvature[j] = (here.gradient - criterion.with_gradient(moved, outer).gradient)[:k] / step
         if expected:
             curvature[j, : k - criterion.n_shape] = 0.0
-    criterion.find_mode(criterion.at(parameters))
+    criterion.at(parameters)
+    criterion.beta, criterion.u, criterion.factor = here.mode.beta, here.mode.u, here.mode.factor
     values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
     inverse = np.where(values > 1.0, 1.0 / np.maximum(values, 1.0), 0.0)
     return np.asarray((vectors * inverse) @ vectors.T)

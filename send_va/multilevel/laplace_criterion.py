@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from send_va.errors import InputError
-from send_va.multilevel.latent_system import Factor, Floats, LatentSystem
+from send_va.multilevel.latent_system import Covariances, Factor, Floats, LatentSystem
 
 _SMALLEST_SD = 1e-6
 _NEWTON_STEPS = 60
@@ -29,16 +30,16 @@ class Likelihood(Protocol):
         """Linear predictors of a row."""
         ...
 
-    def value(self, eta: Floats) -> float:
-        """Sum over rows."""
-        ...
-
     def derivatives(self, eta: Floats) -> tuple[float, Floats, Floats]:
         """Sum over rows, gradient (n, d) and minus second derivative (n, d, d)."""
         ...
 
     def third(self, eta: Floats) -> Floats:
         """``third[i, a, b, c]``: derivative of minus the second derivative [i, a, b] by predictor c."""
+        ...
+
+    def of_rows(self, rows: NDArray[np.intp]) -> Likelihood:
+        """That of some of the rows."""
         ...
 
 
@@ -55,6 +56,30 @@ class LaplaceMode:
     factor: Factor
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The criterion at one point.
+
+    Attributes
+    ----------
+    value : float
+        Laplace log-likelihood.
+    gradient : array
+        By the parameters, then by outer fixed effects.
+    information : array, shape (k,)
+        Rough information on each parameter.
+    mode : LaplaceMode
+    spread : Covariances
+        Blocks of the inverse Hessian at the mode.
+    """
+
+    value: float
+    gradient: Floats
+    information: Floats
+    mode: LaplaceMode
+    spread: Covariances
+
+
 class LaplaceCriterion:
     """The Laplace log-likelihood as a function of the terms' Cholesky factors (and outer fixed effects)."""
 
@@ -68,6 +93,7 @@ class LaplaceCriterion:
         self.beta = np.zeros(system.n_fixed)
         self.factor: Factor | None = None
         self.evaluations = 0
+        self.last: tuple[bytes, Evaluation] | None = None
 
     @property
     def integrated(self) -> bool:
@@ -171,10 +197,17 @@ class LaplaceCriterion:
         """Laplace log-likelihood at a mode."""
         return mode.value - 0.5 * mode.factor.logdet + 0.5 * self.system.inner_fixed * float(np.log(2 * np.pi))
 
-    def with_gradient(
-        self, parameters: Floats, outer: Floats | None = None
-    ) -> tuple[float, Floats, Floats, LaplaceMode]:
-        """Value, gradient by parameters (then outer fixed effects), rough information on each, and the mode."""
+    def with_gradient(self, parameters: Floats, outer: Floats | None = None) -> Evaluation:
+        """Value and exact gradient; asked again at the same point, the criterion gives the same answer at no cost."""
+        key = parameters.tobytes() + (b"" if outer is None else outer.tobytes())
+        if self.last is None or self.last[0] != key:
+            self.last = key, self._evaluated(parameters, outer)
+        evaluation = self.last[1]
+        self.at(parameters)
+        self.beta, self.u, self.factor = evaluation.mode.beta, evaluation.mode.u, evaluation.mode.factor
+        return evaluation
+
+    def _evaluated(self, parameters: Floats, outer: Floats | None) -> Evaluation:
         if outer is not None:
             self.beta = outer
         self.evaluations += 1
@@ -205,7 +238,8 @@ class LaplaceCriterion:
             total = mode.gradient - 0.5 * (pull - np.einsum("iab,ib->ia", mode.curvature, moved))
             gradient.append(system.scores(total)[0])
         information.append(np.full(self.n_shape, system.n / 20.0))
-        return self.log_likelihood(mode), np.concatenate(gradient), np.concatenate(information), mode
+        value = self.log_likelihood(mode)
+        return Evaluation(value, np.concatenate(gradient), np.concatenate(information), mode, spread)
 
     def _by_shape(
         self, parameters: Floats, mode: LaplaceMode, rows: Floats, adjoint: list[Floats], fixed: Floats
@@ -270,6 +304,7 @@ class LaplaceCriterion:
         moved[k] += _SHAPE_STEP
         there = self.find_mode(self.at(moved))
         self.at(parameters)
+        self.beta, self.u, self.factor = mode.beta, mode.u, mode.factor
         fixed = (there.beta - mode.beta)[: self.system.inner_fixed] / _SHAPE_STEP
         return fixed, [(b - a) @ lam.T / _SHAPE_STEP for a, b, lam in zip(mode.u, there.u, lambdas, strict=True)]
 

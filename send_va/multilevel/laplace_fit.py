@@ -111,10 +111,9 @@ def _estimates(solution: LaplaceSolution, terms: Sequence[RandomTerm]) -> Estima
     better = point + np.nan_to_num(cov @ slope)
     if criterion(better[:k], better[k:]) > llf:
         point = better
-    llf, slope, _, mode = criterion.with_gradient(point[:k], point[k:])
+    found = criterion.with_gradient(point[:k], point[k:])
     lambdas = criterion.lambdas(point[:k])
-    spread = criterion.system.covariances(mode.factor)
-    flat = float(np.abs(slope * np.sqrt(np.diag(cov))).max())
+    flat = float(np.abs(found.gradient * np.sqrt(np.diag(cov))).max())
     term_of = np.repeat(range(len(terms)), criterion.sizes)
 
     def covariances_at(parameters: FloatArray) -> list[FloatArray]:
@@ -124,12 +123,12 @@ def _estimates(solution: LaplaceSolution, terms: Sequence[RandomTerm]) -> Estima
         beta=point[k:],
         beta_cov=cov[k:, k:],
         covariances=covariances_at(point[:k]),
-        modes=[u @ lam.T for u, lam in zip(mode.u, lambdas, strict=True)],
-        mode_covs=[lam @ spread.own[i] @ lam.T for i, lam in enumerate(lambdas)],
+        modes=[u @ lam.T for u, lam in zip(found.mode.u, lambdas, strict=True)],
+        mode_covs=[lam @ found.spread.own[i] @ lam.T for i, lam in enumerate(lambdas)],
         parameters=point[:k],
         parameters_cov=cov[:k, :k],
         covariances_at=covariances_at,
-        llf=llf,
+        llf=found.value,
         convergence=GlmmConvergence(
             converged=flat < _STATIONARY,
             gradient=flat,
@@ -157,8 +156,8 @@ def _joint_covariance(
     directions = np.delete(rotate, zero, axis=1)
 
     def slope(at: FloatArray) -> tuple[float, FloatArray]:
-        value, gradient, _, _ = criterion.with_gradient(at[:k], at[k:])
-        return value, gradient
+        found = criterion.with_gradient(at[:k], at[k:])
+        return found.value, found.gradient
 
     llf, here = slope(point)
     moved = np.array([slope(point + _DIFFERENCE * direction)[1] for direction in directions.T])

@@ -46,25 +46,6 @@ def sum_scores(codes: Ints, design: Floats, gradient: Floats, n_groups: int) -> 
 
 
 @njit(cache=True, nogil=True)
-def sum_curvature(codes: Ints, design: Floats, curvature: Floats, n_groups: int) -> Floats:
-    """Sum ``design' W design`` by group; returns (groups, q, q)."""
-    n, d = curvature.shape[0], curvature.shape[1]
-    q = design.shape[2]
-    out = np.zeros((n_groups, q, q))
-    varies = design.shape[0] > 1
-    for i in range(n):
-        z = design[i if varies else 0]
-        g = codes[i]
-        for c in range(d):
-            for e in range(d):
-                w = curvature[i, c, e]
-                for a in range(q):
-                    for b in range(q):
-                        out[g, a, b] += z[c, a] * w * z[e, b]
-    return out
-
-
-@njit(cache=True, nogil=True)
 def sum_with_fixed(codes: Ints, design: Floats, curvature: Floats, x: Floats, cutpoints: bool, n_groups: int) -> Floats:
     """Sum ``design' W [x, cutpoints]`` by group; returns (groups, q, fixed)."""
     n, p = x.shape
@@ -91,7 +72,7 @@ def sum_with_fixed(codes: Ints, design: Floats, curvature: Floats, x: Floats, cu
 
 @njit(cache=True, nogil=True)
 def sum_pairs(pair: Ints, left: Floats, right: Floats, curvature: Floats, n_pairs: int) -> Floats:
-    """Sum ``left' W right`` of two terms by pair of groups; returns (pairs, q_left, q_right)."""
+    """Sum ``left' W right`` by pair of groups of two terms, or by group of one; returns (pairs, q_left, q_right)."""
     n, d = curvature.shape[0], curvature.shape[1]
     q, r = left.shape[2], right.shape[2]
     out = np.zeros((n_pairs, q, r))
@@ -166,6 +147,23 @@ def add_fixed_covariance(
 
 
 @njit(cache=True, nogil=True)
+def add_quadratic_form(out: Floats, x: Floats, covariance: Floats) -> None:
+    """Add ``x' V x`` of the covariates, V (p, p), to every element of the covariance of the predictors (n, d, d)."""
+    n, d = out.shape[0], out.shape[1]
+    p = x.shape[1]
+    for i in range(n):
+        total = 0.0
+        for a in range(p):
+            inner = 0.5 * covariance[a, a] * x[i, a]
+            for b in range(a):
+                inner += covariance[a, b] * x[i, b]
+            total += 2.0 * inner * x[i, a]
+        for c in range(d):
+            for e in range(d):
+                out[i, c, e] += total
+
+
+@njit(cache=True, nogil=True)
 def eliminated_covariances(
     starts: Ints, columns: Ints, modes: Floats, rest: Floats, own: Floats, fixed_modes: Floats, first_fixed: int
 ) -> tuple[Floats, Floats, Floats]:
@@ -226,3 +224,26 @@ def eliminated_covariances(
                     total -= fixed[f, a, j] * fixed_modes[f, b, j]
                 own[f, a, b] += total
     return own, touching, fixed
+
+
+@njit(cache=True, nogil=True)
+def subtract_products(matrix: Floats, starts: Ints, columns: Ints, values: Floats) -> None:
+    """Subtract, for every group, the products of its values (columns, q), summed over q, in the lower triangle."""
+    q = values.shape[1]
+    for f in range(len(starts) - 1):
+        for k in range(starts[f], starts[f + 1]):
+            for m in range(starts[f], starts[f + 1]):
+                if columns[m] >= columns[k]:
+                    for a in range(q):
+                        matrix[columns[m], columns[k]] -= values[m, a] * values[k, a]
+
+
+@njit(cache=True, nogil=True)
+def mirror_lower(matrix: Floats, tile: int = 64) -> None:
+    """Copy the lower triangle of a square matrix onto its upper one, by tiles."""
+    n = len(matrix)
+    for top in range(0, n, tile):
+        for left in range(0, top + tile, tile):
+            for j in range(left, min(left + tile, n)):
+                for i in range(max(top, j + 1), min(top + tile, n)):
+                    matrix[j, i] = matrix[i, j]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,6 +76,8 @@ class Factor:
         Lower Cholesky factors of the eliminated blocks.
     sparse : sparse array, shape (groups * q, R)
         ``root^-1 H_fr`` without the fixed effects.
+    touching : array, shape (touched, q)
+        Its values, by group and column that the group meets.
     fixed : array, shape (groups * q, fixed)
         ``root^-1 H_fx``.
     lower : array, shape (R + fixed, R + fixed)
@@ -84,6 +87,7 @@ class Factor:
 
     root: Floats
     sparse: csr_array
+    touching: Floats
     fixed: Floats
     lower: Floats
     logdet: float
@@ -129,6 +133,23 @@ class LatentSystem:
             q = self.terms[k].q
             self.places[k] = place[done : done + len(part)].reshape(-1, q)
             done += len(part)
+        self._lay_out_sparse()
+
+    def _lay_out_sparse(self) -> None:
+        """Where the q rows of every eliminated group stand in a compressed sparse array; they meet the same columns."""
+        q, sizes = self.terms[self.first].q, np.diff(self.touched_from)
+        self.row_starts = np.concatenate([[0], np.cumsum(np.repeat(sizes, q))])
+        own = np.arange(len(self.touched)) - np.repeat(self.touched_from[:-1], sizes)  # position within the group
+        group = np.repeat(np.arange(len(sizes)), sizes)
+        self.sparse_places = self.row_starts[group[:, None] * q + np.arange(q)] + own[:, None]
+        self.sparse_columns = np.empty(len(self.touched) * q, dtype=np.intp)
+        self.sparse_columns[self.sparse_places] = self.touched[:, None]
+
+    def with_fixed(self, integrated: bool) -> LatentSystem:
+        """The same model with fixed effects integrated out, or held outside; the layout of the terms is shared."""
+        other = copy.copy(self)
+        other.inner_fixed = self.n_fixed if integrated else 0
+        return other
 
     def predictors(self, beta: Floats, effects: Sequence[Floats]) -> Floats:
         """Linear predictors (n, d) of fixed effects and effects in their own units."""
@@ -154,7 +175,7 @@ class LatentSystem:
         x = self.x if self.inner_fixed else self.x[:, :0]
         cut = self.cutpoints and bool(self.inner_fixed)
         return Blocks(
-            own=[kernels.sum_curvature(t.codes, t.design, curvature, t.n_groups) for t in terms],
+            own=[kernels.sum_pairs(t.codes, t.design, t.design, curvature, t.n_groups) for t in terms],
             fixed=[kernels.sum_with_fixed(t.codes, t.design, curvature, x, cut, t.n_groups) for t in terms],
             pairs={
                 (s, t): kernels.sum_pairs(pairs.row, terms[s].design, terms[t].design, curvature, len(pairs.left))
@@ -189,26 +210,18 @@ class LatentSystem:
         fixed = np.linalg.solve(root, lam[f].T @ blocks.fixed[f])  # (groups, q, fixed)
         size = self.n_rest + self.inner_fixed
         schur = np.zeros((size, size), order="F")  # as LAPACK wants it: no copies of a large matrix
-        rows, columns, values = [], [], []
+        touching = np.zeros((len(self.touched), q))
         for k in self.rest:
             pairs = self.pairs[f, k]
             block = np.linalg.solve(root[pairs.left], lam[f].T @ blocks.pairs[f, k] @ lam[k])
-            rows.append((pairs.left[:, None, None] * q + np.arange(q)[None, :, None]) + np.zeros_like(block, dtype=int))
-            at = self.starts[k] + pairs.right[:, None, None] * self.terms[k].q
-            columns.append(at + np.arange(self.terms[k].q) + np.zeros_like(block, dtype=int))
-            values.append(block)
-        flat = [
-            np.concatenate([part.reshape(-1) for part in parts]) if parts else np.zeros(0)
-            for parts in (values, rows, columns)
-        ]
-        sparse = csr_array(
-            (flat[0], (flat[1].astype(np.intp), flat[2].astype(np.intp))), shape=(groups * q, self.n_rest)
-        )
+            touching[self.places[k]] = block.transpose(0, 2, 1)
+        values = np.empty(touching.size)
+        values[self.sparse_places] = touching
+        sparse = csr_array((values, self.sparse_columns, self.row_starts), shape=(groups * q, self.n_rest))
         dense_fixed = fixed.reshape(groups * q, -1)
         self._fill_rest(schur, blocks, lam)
         if self.n_rest:
-            filled = (sparse.T @ sparse).tocoo()
-            schur[filled.row, filled.col] -= filled.data
+            kernels.subtract_products(schur, self.touched_from, self.touched, touching)
             cross = sparse.T @ dense_fixed
             schur[: self.n_rest, self.n_rest :] -= cross
             schur[self.n_rest :, : self.n_rest] -= cross.T
@@ -220,7 +233,7 @@ class LatentSystem:
                 "Leave out one of the covariates.",
             )
         logdet = 2.0 * float(np.log(np.diagonal(root, axis1=1, axis2=2)).sum() + np.log(np.diag(lower)).sum())
-        return Factor(root, sparse, dense_fixed, lower, logdet)
+        return Factor(root, sparse, touching, dense_fixed, lower, logdet)
 
     def _fill_rest(self, schur: Floats, blocks: Blocks, lam: Sequence[Floats]) -> None:
         n = self.n_rest
@@ -290,9 +303,8 @@ class LatentSystem:
         n, f = self.n_rest, self.first
         inverse = _inverse(factor.lower)
         back = np.linalg.inv(factor.root).transpose(0, 2, 1)  # root^-T
-        sparse = self._touched_values(factor)  # (touched, q)
         owner = np.repeat(np.arange(groups), np.diff(self.touched_from))
-        modes = np.einsum("kab,kb->ka", back[owner], sparse)
+        modes = np.einsum("kab,kb->ka", back[owner], factor.touching)
         fixed_modes = back @ factor.fixed.reshape(groups, q, -1)
         own, touching, with_fixed = kernels.eliminated_covariances(
             self.touched_from, self.touched, modes, inverse, back @ back.transpose(0, 2, 1), fixed_modes, n
@@ -302,21 +314,13 @@ class LatentSystem:
             qk, at = self.terms[k].q, self.starts[k] + np.arange(self.terms[k].n_groups) * self.terms[k].q
             index = at[:, None] + np.arange(qk)
             result.own[k] = inverse[index[:, :, None], index[:, None, :]]
-            result.fixed[k] = inverse[index][:, :, n:]
+            result.fixed[k] = inverse[index[:, :, None], np.arange(n, len(inverse))]
             result.pairs[f, k] = touching[self.places[k]].transpose(0, 2, 1)
             for m in self.rest[i + 1 :]:
                 pairs, qm = self.pairs[k, m], self.terms[m].q
                 right = self.starts[m] + pairs.right[:, None] * qm + np.arange(qm)
                 result.pairs[k, m] = inverse[index[pairs.left][:, :, None], right[:, None, :]]
         return result
-
-    def _touched_values(self, factor: Factor) -> Floats:
-        """Values of ``root^-1 H_fr`` at the touched columns, (touched, q)."""
-        q = factor.root.shape[1]
-        owner = np.repeat(np.arange(len(factor.root)), np.diff(self.touched_from))
-        if not len(owner):
-            return np.zeros((0, q))
-        return np.column_stack([np.asarray(factor.sparse[owner * q + a, self.touched]).reshape(-1) for a in range(q)])
 
     def predictor_covariance(self, covariances: Covariances, lambdas: Sequence[Floats]) -> Floats:
         """Covariance of every row's predictors given the data, (n, d, d)."""
@@ -334,7 +338,7 @@ class LatentSystem:
         if self.inner_fixed:
             p = self.x.shape[1]
             v = covariances.xx
-            out += np.einsum("ij,ij->i", self.x @ v[:p, :p], self.x)[:, None, None]
+            kernels.add_quadratic_form(out, self.x, np.ascontiguousarray(v[:p, :p]))
             if self.cutpoints:
                 cross = self.x @ v[:p, p:]
                 out += cross[:, :, None] + cross[:, None, :] + v[p:, p:]
@@ -363,6 +367,5 @@ def _inverse(lower: Floats) -> Floats:
     if not len(lower):
         return lower
     inverse, _ = dpotri(lower, lower=1)
-    inverse = np.tril(inverse)
-    inverse += np.tril(inverse, -1).T
+    kernels.mirror_lower(inverse)
     return np.asarray(inverse)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -79,6 +79,10 @@ class Binomial:
         """Derivative of the curvature by the predictor, shape (n, 1, 1, 1)."""
         return kernels.binomial_third(eta, self.successes, self.trials, self.link == "logit")
 
+    def of_rows(self, rows: IntArray) -> Binomial:
+        """That of some of the rows, without the constant."""
+        return Binomial(self.successes[rows], self.trials[rows], self.link)
+
 
 def log_choose(successes: FloatArray, trials: FloatArray) -> float:
     """Sum of log binomial coefficients over records; zero for yes/no responses.
@@ -140,6 +144,10 @@ class Ordinal:
     def third(self, eta: FloatArray) -> FloatArray:
         """Derivative of the curvature, shape (n, d, d, d); entry [i, a, b, c] is of curvature [a, b] by predictor c."""
         return kernels.ordinal_third(eta, self.status, self.weights, self.link == "logit")
+
+    def of_rows(self, rows: IntArray) -> Ordinal:
+        """That of some of the rows."""
+        return replace(self, status=self.status[rows], weights=self.weights[rows])
 
 
 def marginal_predictors(shares: Sequence[float] | FloatArray, link: Link) -> FloatArray:

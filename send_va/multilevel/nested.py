@@ -12,8 +12,7 @@ from send_va.multilevel.criterion import Criterion, pack, refuse_no_residual
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray, IntArray
 from send_va.multilevel.elimination import Eliminated, Level, eliminate, eliminate_prepared
 from send_va.multilevel.inner_products import InnerProducts
-from send_va.multilevel.search import Convergence as Convergence
-from send_va.multilevel.search import newton_steps, optimise
+from send_va.multilevel.search import Convergence, newton_steps, optimise
 from send_va.multilevel.threads import one_blas_thread
 
 
@@ -109,9 +108,11 @@ def fit_nested(
     if start is not None:
         theta = pack(criterion, [covariance / start.scale for covariance in start.covariances], size)
         inverse_curvature = start.inverse_curvature
-        if newton:
-            theta = newton_steps(criterion, theta, inverse_curvature)
-    theta, inverse_curvature, convergence = optimise(criterion, theta, inverse_curvature)
+    convergence = None
+    if start is not None and newton:
+        theta, convergence = newton_steps(criterion, theta, inverse_curvature)
+    if convergence is None:
+        theta, inverse_curvature, convergence = optimise(criterion, theta, inverse_curvature)
     return _solution(criterion, theta, inverse_curvature, convergence, InnerProducts.of(data, levels[0]), size)
 
 

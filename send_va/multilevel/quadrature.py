@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from send_va.multilevel.laplace_criterion import Likelihood
 from send_va.multilevel.threads import one_blas_thread
 
 FloatArray = NDArray[np.float64]
@@ -23,13 +24,8 @@ _NEWTON_STEPS = 100
 _FLAT, _STATIONARY = 1e-4, 1e-3
 
 
-class RowLikelihood(Protocol):
-    """What quadrature needs: see `Binomial` and `Ordinal`."""
-
-    @property
-    def d(self) -> int:
-        """Linear predictors of a row."""
-        ...
+class RowLikelihood(Likelihood, Protocol):
+    """What quadrature needs besides derivatives: see `Binomial` and `Ordinal`."""
 
     def row_values(self, eta: FloatArray) -> FloatArray:
         """Log-likelihood of every row, shape (n,)."""
@@ -37,14 +33,6 @@ class RowLikelihood(Protocol):
 
     def value(self, eta: FloatArray) -> float:
         """Log-likelihood with its constant."""
-        ...
-
-    def derivatives(self, eta: FloatArray) -> tuple[float, FloatArray, FloatArray]:
-        """Log-likelihood, gradient (n, d) and curvature (n, d, d)."""
-        ...
-
-    def third(self, eta: FloatArray) -> FloatArray:
-        """Derivative of the curvature (n, d, d, d)."""
         ...
 
 

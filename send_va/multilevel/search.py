@@ -17,6 +17,7 @@ _SINGULAR = 1e-6  # eigenvalue of a relative covariance, columns scaled to unit 
 # counts as found where rounding ends the search first.
 _FLAT, _STATIONARY = 1e-5, 2e-4
 _NEWTON_STEPS, _ROUNDING = 8, 1e-12  # at most; relative error of a deviance
+_NEAR = 1e-4  # deviance still to be gained at which Newton steps end: a hundredth of a standard error
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Convergence:
     converged : bool
         True when the gradient is flat at an optimum, a variance of zero included.
     gradient : float
-        Largest absolute derivative of the deviance by an element of ``Lambda`` (columns at unit scale).
+        Largest absolute derivative of the criterion by a parameter, in the units in which the search runs.
     evaluations : int
         Evaluations of criterion and gradient.
     at_boundary : tuple of int
@@ -64,29 +65,40 @@ def optimise(
             break
         theta = escape
     gradient = float(np.abs(criterion(theta)[1]).max())
-    at_boundary = tuple(
-        at
-        for at, factor in enumerate(unpack(theta, criterion.levels))
-        if np.linalg.eigvalsh(factor @ factor.T)[0] < _SINGULAR
-    )
     converged = gradient < _STATIONARY * criterion.degrees**0.5
-    found = Convergence(converged, gradient, criterion.evaluations, at_boundary, message)
+    found = Convergence(converged, gradient, criterion.evaluations, _at_boundary(criterion, theta), message)
     return theta, (inverse_curvature + inverse_curvature.T) / 2.0, found
 
 
-def newton_steps(criterion: Criterion, theta: FloatArray, inverse_curvature: FloatArray) -> FloatArray:
-    """Newton steps with a fixed curvature while the decrement falls (the deviance hides in rounding near the end)."""
+def _at_boundary(criterion: Criterion, theta: FloatArray) -> tuple[int, ...]:
+    """Levels whose covariance is singular."""
+    factors = unpack(theta, criterion.levels)
+    return tuple(at for at, f in enumerate(factors) if np.linalg.eigvalsh(f @ f.T)[0] < _SINGULAR)
+
+
+def newton_steps(
+    criterion: Criterion, theta: FloatArray, inverse_curvature: FloatArray
+) -> tuple[FloatArray, Convergence | None]:
+    """Newton steps with a fixed curvature while the decrement falls (the deviance hides in rounding near the end).
+
+    Returns
+    -------
+    theta : array
+    Convergence or None
+        Where they came as near as matters; otherwise the search must go on.
+    """
     value, slope = criterion(theta)
     for _ in range(_NEWTON_STEPS):
-        if np.abs(slope).max() <= _FLAT * criterion.degrees**0.5:
-            break
-        trial = theta - inverse_curvature @ slope
-        its_value, its_slope = criterion(trial)
-        falls = its_slope @ inverse_curvature @ its_slope < 0.5 * slope @ inverse_curvature @ slope
+        step = inverse_curvature @ slope
+        if 0.0 <= slope @ step < _NEAR and not _at_boundary(criterion, theta):
+            found = Convergence(True, float(np.abs(slope).max()), criterion.evaluations, (), "Newton steps settled.")
+            return theta, found
+        its_value, its_slope = criterion(theta - step)
+        falls = its_slope @ inverse_curvature @ its_slope < 0.5 * slope @ step
         if not falls or its_value > value + _ROUNDING * abs(value):
             break
-        theta, value, slope = trial, its_value, its_slope
-    return theta
+        theta, value, slope = theta - step, its_value, its_slope
+    return theta, None
 
 
 def _escape_from_zero(criterion: Criterion, theta: FloatArray) -> FloatArray | None:

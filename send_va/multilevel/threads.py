@@ -15,21 +15,18 @@ def _controller() -> ThreadpoolController:
 
 def one_blas_thread[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     """Run a function with the linear-algebra libraries on one thread: same seed, same bytes on any number of cores."""
-
-    @functools.wraps(function)
-    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _controller().limit(limits=1, user_api="blas"):
-            return function(*args, **kwargs)
-
-    return limited
+    return _limited(function, "blas")
 
 
 def one_thread[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     """Run a function with all compiled libraries on one thread: OpenMP teams stall where cores are shared."""
+    return _limited(function, None)
 
+
+def _limited[**P, R](function: Callable[P, R], user_api: str | None) -> Callable[P, R]:
     @functools.wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _controller().limit(limits=1):
+        with _controller().limit(limits=1, user_api=user_api):
             return function(*args, **kwargs)
 
     return limited

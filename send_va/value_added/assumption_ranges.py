@@ -74,7 +74,10 @@ def assumption_ranges(
         name, value = variant
         leave_out = name == SAME_BODY
         changed = need if leave_out else need.under(**{name: value})
-        found = _fitted(changed, design, estimator, contexts, seed, prior_slope, residual_by_need, leave_out)
+        as_it_was = not leave_out and changed.assumptions == need.assumptions
+        found = base
+        if not as_it_was:
+            found = _fitted(changed, design, estimator, contexts, seed, prior_slope, residual_by_need, leave_out)
         rows = [_rows(headline[context], base[context], found[context]) for context in contexts]
         return [part.assign(assumption=name, value=value) for part in rows]
 

@@ -93,7 +93,7 @@ def _share_beyond(first: FloatArray, second: FloatArray, amount: float) -> Float
     """Share of all pairs of draws that differ by more than `amount`, by school."""
     share = np.empty(first.shape[1])
     for school in range(first.shape[1]):
-        a, b = np.sort(first[:, school]), second[:, school]
+        a, b = np.sort(first[:, school]), np.sort(second[:, school])
         within = np.searchsorted(a, b + amount, side="right") - np.searchsorted(a, b - amount, side="left")
         share[school] = 1.0 - within.mean() / len(a)
     return share

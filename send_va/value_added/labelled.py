@@ -24,8 +24,6 @@ from send_va.value_added.readout import read_effects
 from send_va.value_added.row_coder import NEED, PRIOR_SLOPE
 from send_va.value_added.strata import StratifiedSolution, combine, fit_strata
 
-LabelledFit = ValueAddedFit  # the name before other estimators shared it
-
 
 @dataclass(frozen=True)
 class _Columns:

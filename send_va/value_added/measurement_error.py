@@ -274,7 +274,8 @@ def corrected_slopes(
     corrected = correct_cross_products(products, error_variance, aliases=aliases, error_free=error_free)
     first = fit_nested(corrected, levels, x, y)
     inner = first.eliminated[0]
-    used = np.einsum("gab,bag->g", inner.kernel, inner.czz)  # effective number of effects of each group
+    czz = inner.cz[:, :, levels[0].z]
+    used = np.einsum("gab,bga->g", inner.kernel, czz)  # effective number of effects of each group
     share = 1.0 - used / np.maximum(products.counts, 1.0)
     smaller = {name: sums * np.clip(share, 0.0, 1.0) for name, sums in error_variance.items()}
     corrected = correct_cross_products(products, smaller, aliases=aliases, error_free=error_free)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from send_va.identification.need import NeedEstimator
 from send_va.multilevel.crossproducts import FloatArray
 from send_va.multilevel.nested import NestedSolution, fit_nested
 from send_va.multilevel.prediction import draw_effects, effect_covariances
@@ -22,7 +23,7 @@ from send_va.value_added.changing_products import ChangingProducts, NeedColumns,
 from send_va.value_added.pupil_design import PupilDesign
 from send_va.value_added.readout import CONTRASTS, effect_draws, own_estimates, shared_out, variance_runs
 from send_va.value_added.residual_variance import WeightedFit
-from send_va.value_added.scores import NeedEstimator, NeedScores, scores_table
+from send_va.value_added.scores import NeedScores, scores_table
 from send_va.value_added.within_school import WithinSchool
 
 

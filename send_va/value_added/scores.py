@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 
 from send_va.errors import Failure, InputError
+from send_va.identification.need import NEED_ESTIMATORS, NeedEstimator
 from send_va.multilevel.crossproducts import FloatArray
-
-NeedEstimator = Literal["standardised", "entry", "label_free"]
-NEED_ESTIMATORS: tuple[NeedEstimator, ...] = get_args(NeedEstimator)
 
 
 class NeedScores(Protocol):

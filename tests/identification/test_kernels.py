@@ -11,13 +11,15 @@ from send_va.identification import kernels
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(10)  # as the scores use them where labels are exact
 NOISY = np.polynomial.legendre.leggauss(24)  # and where they are not
-NODES_NOW, WEIGHTS_NOW = np.polynomial.legendre.leggauss(12)  # as the equation of the label now uses them
+NODES_NOW, WEIGHTS_NOW = np.polynomial.legendre.leggauss(16)  # as the equation of the label now uses them
 FAR = 1e9
 INTERVALS = [(-FAR, -1.2), (-FAR, 1.1), (1.1, FAR), (1.1, 2.6), (2.6, FAR), (-0.5, 0.1), (4.5, FAR), (-FAR, -4.0)]
 
 
 def entry_scores(threshold: float, low: float, high: float, reliability: float = 1.0) -> tuple[float, float]:
-    pi, mean = kernels.entry_scores(np.array([threshold]), np.array([low]), np.array([high]), reliability, *NOISY)
+    pi, mean = kernels.entry_scores(
+        np.array([threshold]), np.array([low]), np.array([high]), reliability, NODES, WEIGHTS
+    )
     return float(pi[0]), float(mean[0])
 
 

@@ -48,6 +48,9 @@ class Gaussian:
     def third(self, eta: np.ndarray) -> np.ndarray:
         return np.zeros((len(eta), self.d, self.d, self.d))
 
+    def of_rows(self, rows: np.ndarray) -> "Gaussian":
+        return replace(self, y=self.y[rows])
+
 
 @dataclass(frozen=True)
 class Model:
@@ -227,7 +230,7 @@ def test_gradient_is_that_of_numerical_differences(
     def value(at: np.ndarray) -> float:
         return criterion(at[: len(parameters)], None if integrated else at[len(parameters) :])
 
-    _, gradient, _, _ = criterion.with_gradient(parameters, None if integrated else beta)
+    gradient = criterion.with_gradient(parameters, None if integrated else beta).gradient
     assert len(gradient) == len(point)
     step = 1e-4
     numerical = [(value(point + step * e) - value(point - step * e)) / (2 * step) for e in np.eye(len(point))]

@@ -1,0 +1,155 @@
+"""Records in, estimates out, in one call each: what notebooks and scripts use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from send_va.effects import SchoolEffects
+from send_va.errors import InputError, NotSupportedError
+from send_va.identification.labels import read_labels
+from send_va.identification.need import Need, estimate_need
+from send_va.identification.scores import Assumptions
+from send_va.need_stages import headline
+from send_va.records.check import check_cohort
+from send_va.records.design_columns import check_contexts
+from send_va.records.reader import Cohort, open_cohort
+from send_va.stage_inputs import context_generator
+from send_va.study import ESTIMATORS, Study, load_study
+from send_va.value_added.design import context_columns, labelled_products
+from send_va.value_added.labelled import fit_labelled
+from send_va.value_added.need_fit import fit_need
+from send_va.value_added.pupil_design import pupil_design
+
+
+def read_cohort(study: str | Path | Study) -> Cohort:
+    """Open the records of a study, lazily.
+
+    Parameters
+    ----------
+    study : str, Path or Study
+        A study file, or a study already loaded.
+
+    Returns
+    -------
+    Cohort
+
+    Raises
+    ------
+    StudyError
+        The study file cannot be used.
+    InputError
+        The file of records is missing, unreadable or lacks columns.
+    """
+    study = study if isinstance(study, Study) else load_study(study)
+    return open_cohort(
+        study.folder / study.data.file,
+        study.roles,
+        columns=study.columns,
+        sen=study.sen,
+        table=study.data.table,
+        outcome_range=(study.outcome.minimum, study.outcome.maximum),
+        synthetic=study.study.synthetic,
+    )
+
+
+def fit_identification(
+    cohort: Cohort, *, seed: int = 1, draws: int = 200, prior_knots: int = 5, assumptions: Assumptions | None = None
+) -> Need:
+    """Estimate the need of every pupil, and who labels leniently.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        With the SEN status before transfer and the feeder of every pupil, leniency and intake need are told apart;
+        without, they are not, and everything depends on ``assumptions.sorting_share``.
+    seed : int
+    draws : int
+        Joint draws of the identification parameters; 0 for none.
+    prior_knots : int
+        Interior knots of the spline of each prior score.
+    assumptions : Assumptions, optional
+        What labels alone cannot tell.
+
+    Returns
+    -------
+    Need
+        ``.schools``, ``.pupils``, ``.variance``; give it to :func:`fit_value_added`.
+
+    Raises
+    ------
+    InputError
+        Records that cannot be used, labels that do not vary, a predictor that the rated school sets.
+    """
+    if draws < 0 or seed < 0:
+        raise InputError(f"draws and seed must be 0 or more, not {draws} and {seed}")
+    check_cohort(cohort, baseline="not stated").raise_if_failed()
+    profile = cohort.profile(prior_knots)
+    labels = read_labels(cohort, profile, context_columns(cohort, profile))
+    return estimate_need(labels, seed=seed, draws=draws, assumptions=assumptions)
+
+
+def fit_value_added(
+    cohort: Cohort,
+    need: Need | None = None,
+    *,
+    estimator: str | None = None,
+    context: str = "cva",
+    seed: int = 1,
+    draws: int = 1000,
+    prior_knots: int = 5,
+    unit: str = "outcome points",
+) -> SchoolEffects:
+    """Estimate value-added for pupils with need, by school.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    need : Need, optional
+        From :func:`fit_identification` on the same cohort; every estimator but `labelled` needs it.
+    estimator : str, optional
+        ``labelled`` (SEN status now, as recorded), ``standardised`` (both labels), ``entry`` (only labels set before
+        the pupil arrived) or ``label_free`` (none). By default ``entry``, or what comes closest, where `need` is given.
+    context : str
+        What is held constant: ``prior`` (attainment), ``cva`` (and background), ``composition`` (and school means).
+    seed : int
+    draws : int
+    prior_knots : int
+        Interior knots of the spline of each prior score; 0 for a line.
+    unit : str
+        Unit of the outcome, for labels.
+
+    Returns
+    -------
+    SchoolEffects
+        Draws of ``theta``, ``u`` and ``gap`` in outcome units. A `need` without draws gives plug-in intervals, marked
+        ``plug-in`` in the attributes.
+
+    Raises
+    ------
+    InputError
+        An unknown context, records that cannot be used, or an estimator without `need`.
+    NotSupportedError
+        An unknown estimator, or one the records do not allow.
+    """
+    (chosen,) = check_contexts([context])
+    if draws < 1 or seed < 0:
+        raise InputError(f"draws must be 1 or more and seed 0 or more, not {draws} and {seed}")
+    name = estimator or ("labelled" if need is None else headline(need.estimators))
+    if name not in ESTIMATORS:
+        raise NotSupportedError(f"no estimator {name!r}; there are {', '.join(ESTIMATORS)}.")
+    check_cohort(cohort, baseline="not stated").raise_if_failed()
+    profile = cohort.profile(prior_knots)
+    columns = context_columns(cohort, profile)
+    rng = context_generator(seed, chosen)
+    attrs = {"seed": seed, "engine": "reml", "unit": unit, "synthetic": int(cohort.synthetic)}
+    if name == "labelled":
+        data = labelled_products(cohort, profile, columns)
+        return fit_labelled(data, chosen, rng=rng, draws=draws, attrs=attrs).effects
+    if need is None:
+        raise InputError(f"the estimator {name!r} needs estimates of need", "need = fit_identification(cohort)")
+    design = pupil_design(cohort, profile, columns)
+    design = design.without_schools(np.flatnonzero(need.labels.component > 0))
+    scores, plug_in = need.scores(name), need.n_draws < 2
+    return fit_need(design, scores, name, [chosen], rng=rng, draws=draws, plug_in=plug_in, attrs=attrs)[chosen].effects
