@@ -161,11 +161,12 @@ def _write_identification(inputs: StageInputs, need: Need, shares: pd.DataFrame)
     study, directory = inputs.study, inputs.directory
     labels, synthetic = need.labels, study.study.synthetic
     rng = np.random.default_rng(np.random.SeedSequence(study.study.seed, spawn_key=(_FORM_STREAM,)))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=1) as other:
         warnings.simplefilter("ignore", NeedFormWarning)  # said in the notes of the run
-        form = check_form(labels, rng)
-    standard = national_standard(need, _areas(labels))
-    schools = school_table(need, standard)
+        checked = other.submit(check_form, labels, rng)
+        standard = national_standard(need, _areas(labels))
+        schools = school_table(need, standard)
+        form = checked.result()
     tables = {
         "identification": schools,
         "identification_variance": shares,

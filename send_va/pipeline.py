@@ -232,20 +232,25 @@ def _write_tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     coverage = study.value_added.coverage
     rule = PublicationRule(study.publication.minimum_need, study.publication.minimum_reliability)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
+    with ThreadPoolExecutor(max_workers=1) as disk, ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
+        draws = disk.submit(_write_draws, effects, directory)
         schools = pd.concat(cores.map(lambda part: part.table(coverage), effects), ignore_index=True)
         ranked = cores.map(lambda part: rank(part, coverage=coverage, rule=rule).table, effects)
         rankings = pd.concat(ranked, ignore_index=True)
+        draws.result()
     if not converged:
         rankings["published"], rankings["reason"] = False, "the estimate did not converge"
     schools["synthetic"] = rankings["synthetic"] = study.study.synthetic
     directory.write("school_effects.csv", csv_writer(schools))
     directory.write("rankings.csv", csv_writer(rankings))
     _write_disagreements(study, effects, directory)
-    directory.write("draws.nc", lambda path: draws_tree(effects).to_netcdf(path, engine="h5netcdf"))
     for file in directory.work.glob("stage-*"):
         file.unlink()
     return schools, rankings
+
+
+def _write_draws(effects: list[SchoolEffects], directory: RunDirectory) -> None:
+    directory.write("draws.nc", lambda path: draws_tree(effects).to_netcdf(path, engine="h5netcdf"))
 
 
 def _write_disagreements(study: Study, effects: list[SchoolEffects], directory: RunDirectory) -> None:

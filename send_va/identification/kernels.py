@@ -23,6 +23,9 @@ _ROOT_HALF = math.sqrt(0.5)
 _DENSITY = 1.0 / math.sqrt(2.0 * math.pi)
 _TINY = 1e-300
 _TABLED, _PER_UNIT = 9.0, 32.0  # reach of the table of the normal distribution, and its points a unit
+_FEW_ANGLES, _MORE_ANGLES = np.polynomial.legendre.leggauss(6), np.polynomial.legendre.leggauss(10)
+_GENTLE, _STEEPEST = 0.8, 2.0  # slopes up to which these give nine digits
+_FAR, _ENOUGH, _MUCH = 1e8, 1e-5, 1e-4  # an open cut; probabilities of a row above which differences keep digits
 _GRID = np.arange(int(2 * _TABLED * _PER_UNIT) + 2) / _PER_UNIT - _TABLED
 _CDF, _PDF = ndtr(_GRID), np.exp(-0.5 * _GRID**2) / math.sqrt(2.0 * math.pi)
 
@@ -71,14 +74,52 @@ def _within(e: float, low: float, high: float, reliability: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _chance(start: float, low: float, high: float, slope: float, nodes: Floats, weights: Floats) -> float:
-    """Integral of ``phi(z) Phi(start + slope z)`` over an interval."""
+def _correlation(slope: float) -> Floats:
+    """Nodes at which the orthants of two normal variables are integrated over their correlation; shape (3, nodes).
+
+    Sines of the angles, ``1 / (2 cos^2)``, and weights, for the correlation of z with ``slope * z`` plus noise.
+    """
+    half = 0.5 * math.asin(slope / math.sqrt(1.0 + slope * slope))
+    nodes, weights = _FEW_ANGLES if abs(slope) < _GENTLE else _MORE_ANGLES
+    out = np.empty((3, len(nodes)))
+    for k in range(len(nodes)):
+        angle = half * (1.0 + nodes[k])
+        out[0, k] = math.sin(angle)
+        out[1, k] = 0.5 / math.cos(angle) ** 2
+        out[2, k] = half * weights[k] / (2.0 * math.pi)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _orthant(h: float, k: float, correlation: Floats) -> float:
+    """Probability that two normal variables with a negative correlation lie below h and k (Drezner & Wesolowsky)."""
+    total = 0.0
+    squares, product = h * h + k * k, 2.0 * h * k
+    for j in range(correlation.shape[1]):
+        total += correlation[2, j] * math.exp(-(squares + product * correlation[0, j]) * correlation[1, j])
+    return normal_cdf(h) * normal_cdf(k) - total
+
+
+@njit(cache=True, nogil=True)
+def _chance(
+    start: float, low: float, high: float, slope: float, correlation: Floats, nodes: Floats, weights: Floats
+) -> float:
+    """Integral of ``phi(z) Phi(start + slope z)`` over an interval; `correlation` is that of `slope`.
+
+    Between two orthants where that keeps enough digits, by quadrature of the interval elsewhere.
+    """
+    if -_STEEPEST < slope < _STEEPEST:
+        k = start / math.sqrt(1.0 + slope * slope)
+        above = normal_cdf(k) if high > _FAR else _orthant(high, k, correlation)
+        value = above - (0.0 if low < -_FAR else _orthant(low, k, correlation))
+        if value > _ENOUGH:
+            return value
     a, b = _range(low, high)
     half, middle = 0.5 * (b - a), 0.5 * (a + b)
     total = 0.0
-    for k in range(len(nodes)):
-        z = middle + half * nodes[k]
-        total += weights[k] * _pdf(z) * normal_cdf(start + slope * z)
+    for j in range(len(nodes)):
+        z = middle + half * nodes[j]
+        total += weights[j] * _pdf(z) * normal_cdf(start + slope * z)
     return half * total
 
 
@@ -104,6 +145,14 @@ def _chance_derivatives(start: float, low: float, high: float, slope: float) -> 
 
 
 @njit(cache=True, nogil=True)
+def _moment(start: float, low: float, high: float, slope: float) -> float:
+    """Integral of ``z phi(z) Phi(start + slope z)`` over an interval, by parts."""
+    a, b = _range(low, high)
+    edges = _pdf(a) * normal_cdf(start + slope * a) - _pdf(b) * normal_cdf(start + slope * b)
+    return edges + slope * _chance_derivatives(start, a, b, slope)[0]
+
+
+@njit(cache=True, nogil=True)
 def current_derivatives(
     eta: Floats,
     status: Ints,
@@ -126,6 +175,7 @@ def current_derivatives(
     scale = 1.0 / math.sqrt(1.0 + kappa * kappa * reliability * (1.0 - reliability))
     slope = scale * kappa * reliability
     total = 0.0
+    rising, falling = _correlation(slope), _correlation(-slope)
     first, second, fourth = np.zeros(d), np.zeros(d), np.zeros(d)  # derivatives of f by each predictor
     for i in range(n):
         y = status[i]
@@ -136,9 +186,9 @@ def current_derivatives(
         for c in range(max(y - 1, 0), min(y + 1, d)):
             start, sign = scale * (kappa * base[i] + eta[i, c]), 1.0 if c == y - 1 else -1.0
             if y == 0:
-                f = _chance(-start, low[i], high[i], -slope, nodes, weights)
+                f = _chance(-start, low[i], high[i], -slope, falling, nodes, weights)
             else:
-                f += sign * _chance(start, low[i], high[i], slope, nodes, weights)
+                f += sign * _chance(start, low[i], high[i], slope, rising, nodes, weights)
             by_one, by_two, by_three = _chance_derivatives(start, low[i], high[i], slope)
             first[c], second[c] = sign * scale * by_one, sign * scale**2 * by_two
             fourth[c] = sign * scale**3 * by_three
@@ -188,12 +238,12 @@ def entry_scores(
         lower, upper = _range(a, b)
         middle, reach = t / root, _BEYOND * spread / root
         left, right = min(max(middle - reach, lower), upper), min(max(middle + reach, lower), upper)
-        above = _between(right, upper)
+        above, turn = _between(right, upper), _correlation(root / spread)
         for side in range(2):
             centre = min(max(middle, left), right)
             start, end = (left, centre) if side == 0 else (centre, right)
             if end > start:
-                above += _chance(-t / spread, start, end, root / spread, nodes, weights)
+                above += _chance(-t / spread, start, end, root / spread, turn, nodes, weights)
         mass = max(_between(lower, upper), _TINY)
         pi[i], mean[i] = above / mass, root * (_pdf(lower) - _pdf(upper)) / mass
     return pi, mean
@@ -246,10 +296,30 @@ def both_scores(
     pi, mean = np.empty(n), np.empty(n)
     root, spread = math.sqrt(reliability), math.sqrt(1.0 - reliability)
     slope = kappa * root
+    rising, falling = _correlation(slope), _correlation(-slope)
     for i in range(n):
         mass, above, first = 0.0, 0.0, 0.0
         y = now[i]
         t = threshold[i]
+        if reliability >= 1.0 and entry[i] >= 0 and y in (0, d):
+            level = min(entry[i], d)
+            low = -1e9 if level == 0 else cuts[i, level - 1]
+            high = 1e9 if level == d else cuts[i, level]
+            centre = kappa * base[i] + rho[level]
+            if y == 0:
+                start, turn, by = -centre - eta[i, 0], -slope, falling
+            else:
+                start, turn, by = centre + eta[i, d - 1], slope, rising
+            mass = _chance(start, low, high, turn, by, nodes, weights)
+            if mass > _MUCH:
+                if t <= low or t >= high:
+                    above = mass if t <= low else 0.0
+                else:
+                    above = max(mass - _chance(start, low, t, turn, by, nodes, weights), 0.0)
+                pi[i] = above / mass
+                mean[i] = _moment(start, low, high, turn) / mass
+                continue
+            mass, above = 0.0, 0.0
         for level in range(d + 1):
             if entry[i] >= 0 and entry[i] != level:
                 continue

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from send_va.identification.need import Need
 
 WEAK_INTAKE = 0.5  # reliability of intake need below which a magnet is penalised about as without adjustment
-_MOST_SUMS = 60  # draws over which pupils are summed: enough for an interval, a fraction of a second each
+_MOST_SUMS = 40  # draws over which pupils are summed: enough for an interval, a fraction of a second each
 
 
 def school_table(need: Need, standard: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -64,11 +66,9 @@ def disagreements(
     if not heads:
         there = ", ".join(dict.fromkeys(str(part.attrs["estimator"]) for part in effects)) or "no estimator"
         raise InputError(f"no estimator {headline!r} to compare with", f"There is {there}.")
-    frames = [
-        _compared(part, heads[part.attrs["context"]], amount, measure)
-        for part in effects
-        if part.attrs["estimator"] != headline and part.attrs["context"] in heads
-    ]
+    others = [part for part in effects if part.attrs["estimator"] != headline and part.attrs["context"] in heads]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
+        frames = list(cores.map(lambda part: _compared(part, heads[part.attrs["context"]], amount, measure), others))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_COLUMNS)
 
 
