@@ -45,6 +45,7 @@ RANGES: dict[str, dict[str, tuple[float, ...]]] = {
     "feeder_need": {"feeder_sorting_share": (0.0, 0.26)},
     "noisy_labels": {"label_reliability": (1.0, 0.9, 0.8)},
 }
+SKEWED = ("skewed_need", "heavy_skew", "skewed_magnets")  # where a curve in severity is tried against the damage
 LABEL_FREE_DRAWS = 8  # ``p0`` hangs on national coefficients only, which hardly vary between draws
 _TAIL = 0.025
 _DECILES = 10
@@ -123,7 +124,8 @@ def replicate(
     Returns
     -------
     Replicate
-        Estimators ``labelled``, ``standardised``, ``entry``, ``label_free``, and ``oracle``, which knows need.
+        Estimators ``labelled``, ``standardised``, ``entry``, ``label_free``, and ``oracle``, which knows need; where
+        need is skewed also ``entry_curved``, ``entry`` with outcomes that bend with severity.
     """
     world = simulate(np.random.default_rng(seed), schools=schools, scenario=world_of(scenario), geography=geography)
     cohort = Cohort.from_pandas(world.pupils, ROLES)
@@ -138,7 +140,10 @@ def replicate(
     effects, deltas = {"labelled": labelled.effects}, {"labelled": float("nan")}
     truth = world.pupil_truth
     known = _Known(truth["has_need"].to_numpy(np.float64), truth["severity"].to_numpy(np.float64))
-    for name, scores in [*((name, need.scores(name)) for name in need.estimators), ("oracle", known)]:
+    tried: list[tuple[str, Any]] = [(name, need.scores(name)) for name in need.estimators]
+    if scenario in SKEWED:
+        tried.append(("entry_curved", need.scores("entry")))
+    for name, scores in [*tried, ("oracle", known)]:
         fit = _fit(design, scores, name, rng, draws)
         effects[name] = fit.effects
         beta = fit.coefficients.set_index("term")["estimate"]
@@ -165,11 +170,12 @@ def _fit(design: PupilDesign, scores: Any, name: str, rng: np.random.Generator, 
     return fit_need(
         design,
         scores,
-        "entry" if oracle else name,
+        "entry" if oracle or name == "entry_curved" else name,
         [CONTEXT],
         rng=rng,
         draws=draws,
         identification_draws=few,
+        curved=name == "entry_curved",
         plug_in=oracle,
         workers=1,
     )[CONTEXT]

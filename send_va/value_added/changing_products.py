@@ -19,7 +19,7 @@ from send_va.multilevel.elimination import Level
 from send_va.multilevel.inner_products import InnerProducts
 from send_va.records.design_columns import INTERCEPT, OUTCOME, Context
 from send_va.value_added.pupil_design import PupilDesign
-from send_va.value_added.row_coder import NEED, PRIOR_SLOPE, SEVERITY
+from send_va.value_added.row_coder import NEED, PRIOR_SLOPE, SEVERITY, SEVERITY_SQUARED
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class NeedColumns:
     fixed, random, held : tuple of str
         Fixed effects; effects that differ between schools; all columns of the cross-products, the outcome last.
     changing : tuple of str
-        ``need`` (the column of ``pi``) and, where the estimator has it, ``severity``.
+        ``need`` (the column of ``pi``) and, where the estimator has it, ``severity``, and its square if asked for.
     """
 
     fixed: tuple[str, ...]
@@ -40,13 +40,15 @@ class NeedColumns:
     changing: tuple[str, ...]
 
     @classmethod
-    def of(cls, design: PupilDesign, context: Context, severity: bool, prior_slope: bool) -> NeedColumns:
+    def of(
+        cls, design: PupilDesign, context: Context, severity: bool, prior_slope: bool, curved: bool = False
+    ) -> NeedColumns:
         """Lay out a context.
 
         School means of ``pi`` or ``severity`` are no part of `composition`: under ``standardised`` they depend on
         labels that the rated school set, and with them intake need would count as composition twice.
         """
-        changing = (NEED, SEVERITY) if severity else (NEED,)
+        changing = (NEED, *((SEVERITY,) if severity else ()), *((SEVERITY_SQUARED,) if severity and curved else ()))
         fixed = (INTERCEPT, *changing, *design.context.fixed(context))
         random = (INTERCEPT, NEED, PRIOR_SLOPE) if prior_slope else (INTERCEPT, NEED)
         return cls(fixed, random, (*fixed, *(name for name in random if name not in fixed), OUTCOME), changing)

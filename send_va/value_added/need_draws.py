@@ -23,6 +23,7 @@ from send_va.value_added.changing_products import ChangingProducts, NeedColumns,
 from send_va.value_added.pupil_design import PupilDesign
 from send_va.value_added.readout import CONTRASTS, effect_draws, own_estimates, shared_out, variance_runs
 from send_va.value_added.residual_variance import WeightedFit
+from send_va.value_added.row_coder import SEVERITY_SQUARED
 from send_va.value_added.scores import NeedScores, scores_table
 from send_va.value_added.within_school import WithinSchool
 
@@ -144,8 +145,10 @@ def pooled_over_draws(
     sizes = shared_out(draws, identification_draws)
     children = {context: rng.spawn(identification_draws) for context, rng in rngs.items()}
 
+    curved = any(SEVERITY_SQUARED in start.columns.changing for start in starts.values())
+
     def one(d: int) -> list[_Draw]:
-        table = scores_table(design.ordered(scores.draw(d)), len(design.rows), estimator)
+        table = scores_table(design.ordered(scores.draw(d)), len(design.rows), estimator, curved)
         sums = changed_sums(design.rows, design.starts, weights, table)
         return [begin[c].draw(part, sizes[d], children[c][d]) for c, part in zip(starts, sums, strict=True)]
 

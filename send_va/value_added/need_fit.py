@@ -41,6 +41,7 @@ def fit_need(
     identification_draws: int | None = None,
     prior_slope: bool = True,
     residual_by_need: bool = True,
+    curved: bool = False,
     plug_in: bool = False,
     workers: int = 2,
     attrs: Mapping[str, Any] | None = None,
@@ -72,6 +73,9 @@ def fit_need(
         Let schools differ in their slope on prior attainment. Left out, such differences leak into `gap`.
     residual_by_need : bool
         Residual variance as a function of ``pi``; otherwise one for all.
+    curved : bool
+        Let the outcome bend with severity, by a square: expected need is off by a curve where unexplained need is not
+        normal. `delta` is then the slope at a severity of zero.
     plug_in : bool
         Take the identification parameters as known. Intervals are too short; for exploration only, and marked so.
     workers : int
@@ -136,7 +140,7 @@ def fit_need(
     used = _identification_draws(scores, draws, identification_draws, plug_in)
     if workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
-    table = scores_table(design.ordered(scores.plug_in()), len(design.rows), known)
+    table = scores_table(design.ordered(scores.plug_in()), len(design.rows), known, curved)
     reference = design.prior_at(table[:, 0])
     starts = _plug_in_fits(design, wanted, table, reference, prior_slope, residual_by_need)
     rngs = {c: child for c, child in zip(CONTEXTS, rng.spawn(len(CONTEXTS)), strict=True) if c in wanted}
@@ -201,7 +205,7 @@ def _plug_in_fits(
     starts: dict[Context, PlugInFit] = {}
     last: WeightedFit | None = None
     for context in contexts:
-        columns = NeedColumns.of(design, context, table.shape[1] == 2, prior_slope)
+        columns = NeedColumns.of(design, context, table.shape[1] > 1, prior_slope, table.shape[1] > 2)
         last = fit_weighted(design, columns, table, reference, by_need=residual_by_need, start=last)
         changing = ChangingProducts.of(design, columns, last.products, reference)
         starts[context] = PlugInFit(columns, last, changing, design.n_pupils - expected, expected)

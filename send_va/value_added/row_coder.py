@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from send_va.records.reader import Cohort
 
 NEED, EHCP, SEVERITY, PRIOR_SLOPE = "need", "ehcp", "severity", "prior_slope"
+SEVERITY_SQUARED = "severity_squared"
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,9 @@ class NeedScores(Protocol):
         ...
 
 
-def scores_table(scores: tuple[FloatArray, FloatArray | None], n: int, estimator: str) -> FloatArray:
+def scores_table(
+    scores: tuple[FloatArray, FloatArray | None], n: int, estimator: str, curved: bool = False
+) -> FloatArray:
     """Check scores and lay them side by side.
 
     Parameters
@@ -43,11 +45,13 @@ def scores_table(scores: tuple[FloatArray, FloatArray | None], n: int, estimator
     n : int
         Number of complete pupils.
     estimator : str
+    curved : bool
+        Append the square of severity.
 
     Returns
     -------
-    array, shape (n, 2) or (n, 1)
-        ``pi`` and, but for ``label_free``, ``severity``.
+    array, shape (n, 1), (n, 2) or (n, 3)
+        ``pi`` and, but for ``label_free``, ``severity``; then its square if asked for.
 
     Raises
     ------
@@ -84,6 +88,8 @@ def scores_table(scores: tuple[FloatArray, FloatArray | None], n: int, estimator
             f"less than one pupil {which} need is expected in all records: there is nothing to compare",
             "Check the codes of SEN status and the threshold of need.",
         )
+    if curved and severity is not None and estimator != "label_free":
+        given["severity squared"] = severity**2
     return np.column_stack(list(given.values()))
 
 
