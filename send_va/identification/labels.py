@@ -131,22 +131,14 @@ def read_labels(cohort: Cohort, profile: CohortProfile, context: ContextColumns)
     (('prior', 'fsm6'), False, 12)
     """
     roles = cohort.roles
-    refuse_set_by_school((*context.numeric, *(category.column for category in context.categories)))
-    levels = {c.column: pa.array(c.levels, pa.string()) for c in context.categories}
-    scores = [spline.column for spline in context.splines]
+    refuse_set_by_school(context.background_columns)
     optional = [name for name in (roles.la, roles.region, roles.feeder, roles.trust, roles.feeder_trust) if name]
     status = ["sen_level", *(["sen_level_entry"] if roles.sen_status_entry else [])]
-    wanted = dict.fromkeys(["row_number", roles.school, *optional, *status, *scores, *context.numeric, *levels])
+    kept = ["row_number", roles.school, *optional, *status]
     parts, batches = [], []
-    for batch in cohort.batches(list(wanted)):
-        numbers = {name: _numbers(batch, name) for name in (*scores, *context.numeric)}
-        columns = [spline.columns(numbers[spline.column]) for spline in context.splines]
-        columns += [numbers[name][:, None] for name in context.numeric]
-        for category in context.categories:
-            codes = pc.index_in(batch.column(category.column), value_set=levels[category.column])
-            columns.append(category.columns(codes.to_numpy(zero_copy_only=False)))
-        parts.append(np.hstack(columns))
-        batches.append(batch.select(["row_number", roles.school, *optional, *status]))
+    for batch in cohort.batches(list(dict.fromkeys([*kept, *context.prior_columns, *context.background_columns]))):
+        parts.append(np.hstack([*context.prior_of(batch), *context.background_of(batch)]))
+        batches.append(batch.select(kept))
     if not parts:
         raise InputError("no pupil has a complete record", "send-va check lists what is missing, column by column.")
     return _assembled(pa.Table.from_batches(batches), np.concatenate(parts), cohort, profile, context)
@@ -180,10 +172,6 @@ def refuse_set_by_school(names: tuple[str, ...]) -> None:
     ]
     if failures:
         raise InputError(failures)
-
-
-def _numbers(batch: pa.RecordBatch, name: str) -> Floats:
-    return np.asarray(batch.column(name).to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def _codes(table: pa.Table, name: str | None, known: tuple[str, ...] | None = None) -> tuple[Ints, tuple[str, ...]]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from sklearn.preprocessing import SplineTransformer
 
@@ -106,6 +108,33 @@ class ContextColumns:
         if context == "composition":
             names += tuple(mean_name(name) for name in self.composition)
         return names
+
+    @property
+    def prior_columns(self) -> tuple[str, ...]:
+        """Columns of the records that prior attainment is read from."""
+        return tuple(spline.column for spline in self.splines)
+
+    @property
+    def background_columns(self) -> tuple[str, ...]:
+        """Columns of the records that background is read from."""
+        return (*self.numeric, *(category.column for category in self.categories))
+
+    def prior_of(self, batch: pa.RecordBatch) -> list[FloatArray]:
+        """Design columns of prior attainment of a batch, one array (n, k) a score."""
+        return [spline.columns(numbers(batch, spline.column)) for spline in self.splines]
+
+    def background_of(self, batch: pa.RecordBatch) -> list[FloatArray]:
+        """Design columns of background of a batch, one array (n, k) a column of the records."""
+        parts = [numbers(batch, name)[:, None] for name in self.numeric]
+        for category in self.categories:
+            codes = pc.index_in(batch.column(category.column), value_set=pa.array(category.levels, pa.string()))
+            parts.append(category.columns(codes.to_numpy(zero_copy_only=False)))
+        return parts
+
+
+def numbers(batch: pa.RecordBatch, name: str) -> FloatArray:
+    """One column of a batch as numbers."""
+    return np.asarray(batch.column(name).to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def mean_name(column: str) -> str:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from send_va.multilevel.crossproducts import FloatArray
-from send_va.records.design_columns import INTERCEPT, OUTCOME, ContextColumns
+from send_va.records.design_columns import INTERCEPT, OUTCOME, ContextColumns, numbers
 
 if TYPE_CHECKING:
     from send_va.records.profile import CohortProfile
@@ -35,7 +35,6 @@ class RowCoder:
     context : ContextColumns
     schools : pyarrow.Array
         School identifiers in the order of their codes.
-    levels : dict of str to pyarrow.Array
     prior_reference, prior_sd : float
         The slope column is ``(first score - prior_reference) / prior_sd``.
     """
@@ -46,46 +45,35 @@ class RowCoder:
     outcome: str
     context: ContextColumns
     schools: pa.Array
-    levels: dict[str, pa.Array]
     prior_reference: float
     prior_sd: float
 
     @classmethod
     def of(cls, cohort: Cohort, profile: CohortProfile, context: ContextColumns, prior_reference: float) -> RowCoder:
         """Lay out the columns; `prior_reference` is in units of the first prior score."""
-        scores = tuple(spline.column for spline in context.splines)
-        extra = tuple(name for name in scores if name in context.composition and name not in context.prior_names)
-        background = (*context.numeric, *(category.column for category in context.categories))
+        extra = tuple(
+            name for name in context.prior_columns if name in context.composition and name not in context.prior_names
+        )
         return cls(
             columns=(INTERCEPT, *context.prior_names, *extra, *context.background_names, PRIOR_SLOPE, OUTCOME),
-            wanted=[cohort.roles.school, cohort.roles.outcome, *scores, *background],
+            wanted=[cohort.roles.school, cohort.roles.outcome, *context.prior_columns, *context.background_columns],
             school=cohort.roles.school,
             outcome=cohort.roles.outcome,
             context=context,
             schools=pa.array(profile.schools.schools, pa.string()),
-            levels={category.column: pa.array(category.levels, pa.string()) for category in context.categories},
             prior_reference=prior_reference,
             prior_sd=profile.priors[cohort.roles.prior[0]].sd,
         )
 
     def rows(self, batch: pa.RecordBatch) -> FloatArray:
         """Design rows of a batch, shape (n, m)."""
-
-        def numbers(name: str) -> FloatArray:
-            return np.asarray(batch.column(name).to_numpy(zero_copy_only=False), dtype=np.float64)
-
-        scores = {spline.column: numbers(spline.column) for spline in self.context.splines}
-        first = scores[self.context.splines[0].column]
-        parts: list[FloatArray] = [np.ones((len(first), 1))]
-        parts += [spline.columns(scores[spline.column]) for spline in self.context.splines]
-        parts += [
-            scores[name][:, None] for name in scores if name in self.columns and name not in self.context.prior_names
-        ]
-        parts += [numbers(name)[:, None] for name in self.context.numeric]
-        for category in self.context.categories:
-            at = pc.index_in(batch.column(category.column), value_set=self.levels[category.column])
-            parts.append(category.columns(at.to_numpy(zero_copy_only=False)))
-        parts += [((first - self.prior_reference) / self.prior_sd)[:, None], numbers(self.outcome)[:, None]]
+        context = self.context
+        first = numbers(batch, context.prior_columns[0])
+        linear = [name for name in context.prior_columns if name in self.columns and name not in context.prior_names]
+        parts: list[FloatArray] = [np.ones((len(first), 1)), *context.prior_of(batch)]
+        parts += [numbers(batch, name)[:, None] for name in linear]
+        parts += context.background_of(batch)
+        parts += [((first - self.prior_reference) / self.prior_sd)[:, None], numbers(batch, self.outcome)[:, None]]
         return np.hstack(parts)
 
     def school_codes(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
