@@ -393,7 +393,8 @@ def main(folder: Path) -> None:
         "draws": plug_in_against_draws([scattered, nested]),
     }
     for name, figure in figures.items():
-        save_svg_png(figure, folder / f"identification_{name}")
+        svg, _ = save_svg_png(figure, folder / f"identification_{name}")
+        svg.unlink()  # the page shows the PNG
         print(f"identification_{name}")
 
 
