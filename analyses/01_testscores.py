@@ -8,12 +8,12 @@ Source: ``testscores.csv`` of the R package eivtools (GPL-2 or later), read from
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sgpdata import data_folder
 
 from send_va.effects import MEASURES, SchoolEffects
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray, cross_products
@@ -68,11 +68,6 @@ class Version:
     slope_se: dict[str, float]
     fit: StratifiedSolution
     effects: SchoolEffects
-
-
-def data_folder() -> Path:
-    folder = Path(os.environ.get("SEND_VA_DATA", "../shared/data"))
-    return folder if folder.is_absolute() else ROOT / folder
 
 
 def read() -> pd.DataFrame:
