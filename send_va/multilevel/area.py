@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from send_va.errors import BoundaryWarning, Failure, InputError
 from send_va.multilevel.area_likelihood import AreaArrays, FloatArray, IntArray, fit_area_arrays
+from send_va.multilevel.fitted_model import FittedModel
 from send_va.multilevel.formula import refuse_absent, response_and_design
 
 
 @dataclass(frozen=True)
-class AreaFit:
+class AreaFit(FittedModel):
     """A fitted area model ``y_j ~ N(theta_j, se_j**2)``, ``theta_j = x_j'b + v_area + u_j``.
 
     Attributes
@@ -91,30 +92,15 @@ class AreaFit:
         gamma = at.tau2 * at.weight
         return v + gamma * (residual - v) + rng.standard_normal(residual.shape) * np.sqrt(gamma) * at.se
 
-    def summary(self) -> str:
-        """Plain-text account: model, convergence, variance components, coefficients."""
+    def _heading(self) -> list[str]:
         method = "REML" if self.reml else "maximum likelihood"
-        table = pd.DataFrame({"estimate": self.params, "se": self.bse, "z": self.params / self.bse})
         level = "" if self.area is None else f", units in {self.area}"
         state = "converged" if self.converged else f"NOT CONVERGED (decrement {self.decrement:.1e})"
-        return "\n".join(
-            [
-                f"Area model (Fay-Herriot) by {method}: {self.formula}{level}",
-                f"{self.n_obs:,} estimates; log-likelihood {self.llf:.4f}; {state}",
-                f"median reliability of a unit {self.effects['reliability'].median():.2f}",
-                "",
-                self.variance_components.to_string(index=False, na_rep="", float_format="{:.5f}".format),
-                "",
-                table.to_string(float_format="{:.5f}".format),
-            ]
-        )
-
-    def __str__(self) -> str:
-        return self.summary()
-
-    def _repr_html_(self) -> str:
-        table = pd.DataFrame({"estimate": self.params, "se": self.bse})
-        return f"<p>{self.formula}</p>{self.variance_components.to_html(index=False, na_rep='')}{table.to_html()}"
+        return [
+            f"Area model (Fay-Herriot) by {method}: {self.formula}{level}",
+            f"{self.n_obs:,} estimates; log-likelihood {self.llf:.4f}; {state}",
+            f"median reliability of a unit {self.effects['reliability'].median():.2f}",
+        ]
 
 
 def fit_area(formula: str, data: pd.DataFrame, se: str, area: str | None = None, reml: bool = True) -> AreaFit:

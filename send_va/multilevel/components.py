@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from send_va.errors import BoundaryWarning
 
 FloatArray = NDArray[np.float64]
+COMPONENT_COLUMNS = ["group", "term1", "term2", "variance", "sd_or_corr"]
 
 
 def component_table(terms: Mapping[str, tuple[str, ...]], covariances: Sequence[FloatArray]) -> pd.DataFrame:
@@ -52,7 +53,7 @@ def component_table(terms: Mapping[str, tuple[str, ...]], covariances: Sequence[
             for a in range(len(names))
             for b in range(a)
         ]
-    return pd.DataFrame(rows, columns=["group", "term1", "term2", "variance", "sd_or_corr"])
+    return pd.DataFrame(rows, columns=COMPONENT_COLUMNS)
 
 
 def component_values(covariances: Sequence[FloatArray]) -> FloatArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,11 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from send_va.errors import BoundaryWarning, CollinearityError, Failure, InputError
+from send_va.errors import CollinearityError, Failure, InputError
+from send_va.multilevel.components import COMPONENT_COLUMNS, component_table, warn_singular
 from send_va.multilevel.crossed import CrossedSolution, fit_crossed
 from send_va.multilevel.crossed_products import CrossedProducts, crossed_products
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray, IntArray, cross_products
 from send_va.multilevel.elimination import Level
+from send_va.multilevel.fitted_model import GroupedModel
 from send_va.multilevel.formula import ResponseDesign, check_full_rank, random_design, response_and_design
 from send_va.multilevel.grouping import CrossedGrouping, Grouping, nested_or_crossed
 from send_va.multilevel.nested import NestedSolution, fit_nested
@@ -23,7 +24,7 @@ from send_va.multilevel.search import Convergence
 
 
 @dataclass(frozen=True)
-class GaussianFit:
+class GaussianFit(GroupedModel):
     """A fitted Gaussian multilevel model.
 
     Attributes
@@ -71,17 +72,8 @@ class GaussianFit:
             level, term, estimate, se. `estimate` is shrunken towards zero; `se` is the conditional standard deviation
             given the fixed effects (as lme4's ``condsd``): estimate +- 2 se is where the effect probably lies.
         """
-        terms, labels = self.terms[self._known(group)], self.labels[group]
-        modes = self.solution.modes[self._at(group)]
-        se = np.sqrt(np.einsum("gqq->gq", self.random_effects_cov(group)))
-        return pd.DataFrame(
-            {
-                "level": np.repeat(labels.to_numpy(), len(terms)),
-                "term": np.tile(np.array(terms, dtype=object), len(labels)),
-                "estimate": modes.ravel(),
-                "se": se.ravel(),
-            }
-        )
+        modes = self.solution.modes[self._at(self._known(group))]
+        return self._effects(group, modes, self.random_effects_cov(group))
 
     def random_effects_cov(self, group: str, *, fixed: bool = False) -> FloatArray:
         """Conditional covariance of one grouping's effects, shape (levels, q, q).
@@ -97,37 +89,17 @@ class GaussianFit:
             return self.solution.effect_covariances(fixed=fixed)[at]
         return effect_covariances(self.solution, fixed=fixed)[at]
 
-    def _known(self, group: str) -> str:
-        if group not in self.labels:
-            raise InputError(f"no grouping {group!r} in this model", f"It has {', '.join(self.labels)}.")
-        return group
-
     def _at(self, group: str) -> int:
         return list(self.labels).index(group)
 
-    def summary(self) -> str:
-        """Plain-text account: model, convergence, variance components, coefficients."""
+    def _heading(self) -> list[str]:
         method = "REML" if self.reml else "maximum likelihood"
         sizes = ", ".join(f"{count:,} {name}" for name, count in self.n_groups.items())
-        table = pd.DataFrame({"estimate": self.params, "se": self.bse, "z": self.params / self.bse})
         state = "converged" if self.converged else f"NOT CONVERGED ({self.convergence.message})"
-        return "\n".join(
-            [
-                f"Gaussian multilevel model by {method}: {self.formula}",
-                f"{self.n_obs:,} records, {sizes}; log-likelihood {self.llf:.4f}; {state}",
-                "",
-                self.variance_components.to_string(index=False, na_rep="", float_format="{:.5f}".format),
-                "",
-                table.to_string(float_format="{:.5f}".format),
-            ]
-        )
-
-    def __str__(self) -> str:
-        return self.summary()
-
-    def _repr_html_(self) -> str:
-        table = pd.DataFrame({"estimate": self.params, "se": self.bse})
-        return f"<p>{self.formula}</p>{self.variance_components.to_html(index=False, na_rep='')}{table.to_html()}"
+        return [
+            f"Gaussian multilevel model by {method}: {self.formula}",
+            f"{self.n_obs:,} records, {sizes}; log-likelihood {self.llf:.4f}; {state}",
+        ]
 
 
 def fit_gaussian(
@@ -208,7 +180,8 @@ def fit_gaussian(
     else:
         products, levels = _nested_sums(design, grouping, effects, precision, times)
         solution = fit_nested(products, levels, np.arange(len(design.names)), len(products.columns) - 1, reml=reml)
-    warn_at_boundary(solution, grouping.names)
+    for at in solution.convergence.at_boundary:
+        warn_singular(grouping.names[at], len(solution.covariances[at]))
     terms = {name: effects[name][1] for name in grouping.names}
     return _named(solution, products, design.names, grouping, terms, formula, len(design.y))
 
@@ -324,21 +297,6 @@ def _check_random_terms(
             ) from error
 
 
-def warn_at_boundary(solution: NestedSolution | CrossedSolution, names: tuple[str, ...]) -> None:
-    """Say which covariance is singular and what it means."""
-    for at in solution.convergence.at_boundary:
-        variances = np.diag(solution.covariances[at])
-        what = "variance" if len(variances) == 1 else "covariance matrix"
-        warnings.warn(
-            f"the {what} of the {names[at]} effects is estimated on the boundary (a variance of zero, or effects that "
-            f"are perfectly correlated): the data show no {names[at]} differences beyond chance in that direction. "
-            "Estimates stand; effects in that direction are shrunken to zero. A simpler random part would give the "
-            "same likelihood.",
-            BoundaryWarning,
-            stacklevel=3,
-        )
-
-
 def _named(
     solution: NestedSolution | CrossedSolution,
     products: CrossProducts | CrossedProducts,
@@ -386,20 +344,7 @@ def uncentred(
 
 def variance_table(solution: NestedSolution | CrossedSolution, terms: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
     """Variances, covariances and correlations by group; the residual last."""
-    rows: list[tuple[str, str, str | None, float, float]] = []
-    for (group, names), cov in zip(terms.items(), solution.covariances, strict=True):
-        sd = np.sqrt(np.diag(cov))
-        rows += [(group, name, None, float(cov[k, k]), float(sd[k])) for k, name in enumerate(names)]
-        rows += [
-            (
-                group,
-                names[b],
-                names[a],
-                float(cov[a, b]),
-                float(cov[a, b] / (sd[a] * sd[b])) if sd[a] * sd[b] else np.nan,
-            )
-            for a in range(len(names))
-            for b in range(a)
-        ]
-    rows.append(("Residual", "", None, solution.scale, float(np.sqrt(solution.scale))))
-    return pd.DataFrame(rows, columns=["group", "term1", "term2", "variance", "sd_or_corr"])
+    residual = pd.DataFrame(
+        [("Residual", "", None, solution.scale, float(np.sqrt(solution.scale)))], columns=COMPONENT_COLUMNS
+    )
+    return pd.concat([component_table(terms, solution.covariances), residual], ignore_index=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from send_va.errors import InputError
 from send_va.multilevel.components import component_covariance, component_table, warn_singular
+from send_va.multilevel.fitted_model import GroupedModel
 from send_va.multilevel.likelihoods import Link
 from send_va.multilevel.random_terms import RandomTerm
 
@@ -42,7 +42,7 @@ class GlmmConvergence:
 
 
 @dataclass(frozen=True)
-class GlmmFit:
+class GlmmFit(GroupedModel):
     """A fitted multilevel model of a yes/no, count-out-of or ordered response.
 
     Attributes
@@ -112,15 +112,7 @@ class GlmmFit:
         InputError
             The model has no such grouping.
         """
-        terms, labels = self.terms[self._known(group)], self.labels[group]
-        return pd.DataFrame(
-            {
-                "level": np.repeat(labels.to_numpy(), len(terms)),
-                "term": np.tile(np.array(terms, dtype=object), len(labels)),
-                "estimate": self.modes[group].ravel(),
-                "se": np.sqrt(np.einsum("gqq->gq", self.mode_covs[group])).ravel(),
-            }
-        )
+        return self._effects(self._known(group), self.modes[group], self.mode_covs[group])
 
     def random_effects_cov(self, group: str) -> FloatArray:
         """Conditional covariance of one grouping's effects given the parameters, shape (levels, q, q).
@@ -132,34 +124,14 @@ class GlmmFit:
         """
         return self.mode_covs[self._known(group)]
 
-    def _known(self, group: str) -> str:
-        if group not in self.labels:
-            raise InputError(f"no grouping {group!r} in this model", f"It has {', '.join(self.labels)}.")
-        return group
-
-    def summary(self) -> str:
-        """Plain-text account: model, convergence, variance components, coefficients."""
+    def _heading(self) -> list[str]:
         how = {"laplace": "Laplace approximation", "agq": "adaptive Gauss-Hermite quadrature"}[self.method]
         sizes = ", ".join(f"{count:,} {name}" for name, count in self.n_groups.items())
-        table = pd.DataFrame({"estimate": self.params, "se": self.bse, "z": self.params / self.bse})
         state = "converged" if self.converged else f"NOT CONVERGED ({self.convergence.message})"
-        return "\n".join(
-            [
-                f"Multilevel {self.link} model by {how}: {self.formula}",
-                f"Response {self.response}; {self.n_obs:,} records, {sizes}; log-likelihood {self.llf:.4f}; {state}",
-                "",
-                self.variance_components.to_string(index=False, na_rep="", float_format="{:.5f}".format),
-                "",
-                table.to_string(float_format="{:.5f}".format),
-            ]
-        )
-
-    def __str__(self) -> str:
-        return self.summary()
-
-    def _repr_html_(self) -> str:
-        table = pd.DataFrame({"estimate": self.params, "se": self.bse})
-        return f"<p>{self.formula}</p>{self.variance_components.to_html(index=False, na_rep='')}{table.to_html()}"
+        return [
+            f"Multilevel {self.link} model by {how}: {self.formula}",
+            f"Response {self.response}; {self.n_obs:,} records, {sizes}; log-likelihood {self.llf:.4f}; {state}",
+        ]
 
 
 @dataclass(frozen=True)
