@@ -1,7 +1,8 @@
 """Recovery study: what every estimator makes of synthetic cohorts whose truth is known.
 
 Writes ``recovery.csv`` (means over replicates with Monte-Carlo standard errors), ``recovery_deciles.csv``,
-``recovery_gaming.csv``, ``recovery.json`` and the figure ``recovery`` to analyses/results. All of it is synthetic.
+``recovery_gaming.csv``, ``recovery_variances.csv``, ``recovery.json`` and the figure ``recovery`` to analyses/results.
+All of it is synthetic.
 
 ``python analyses/06_recovery.py [--replicates 20] [--schools 80] [--minutes 240] [--fresh]``. A replicate takes about
 seven CPU seconds; each is kept in results/recovery_cells and not done again unless ``--fresh`` is given, so that an
@@ -27,7 +28,7 @@ from send_va.errors import BoundaryWarning
 from send_va.publish.figure_style import save_svg_png
 from send_va.publish.recovery_figure import recovery_figure
 from send_va.validation.gaming import LOOSER, gaming_gain
-from send_va.validation.recovery import BOUNDED, CORRECT, cell, cover_by_decile, summarise
+from send_va.validation.recovery import BOUNDED, CORRECT, cell, cover_by_decile, summarise, variance_study
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "analyses" / "results"
@@ -46,6 +47,7 @@ WRONG = (
     "missing_entry",
     "floor",
 )
+PUPILS_PER_SCHOOL, VARIANCE_SCHOOLS, VARIANCE_SEEDS = (70.0, 174.5), 300, 12  # about 15 and 37 pupils a feeder
 GAMING_SCHOOLS, GAMING_TRIED, GAMING_SEEDS = 150, 8, 10
 
 
@@ -87,6 +89,21 @@ def collect(schools: int, replicates: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     there = [stem for stem in stems if stem.with_suffix(".csv").exists()]
     found = pd.concat([pd.read_csv(stem.with_suffix(".csv")) for stem in there], ignore_index=True)
     return found, pd.concat([pd.read_parquet(stem.with_suffix(".parquet")) for stem in there], ignore_index=True)
+
+
+def variances(workers: int) -> pd.DataFrame:
+    """Variance components at two sizes of feeders: mean ratio to the truth, with its Monte-Carlo error."""
+    jobs = [(size, seed) for size in PUPILS_PER_SCHOOL for seed in range(1, VARIANCE_SEEDS + 1)]
+    with ProcessPoolExecutor(max_workers=workers) as cores:
+        found = pd.concat(cores.map(_components, jobs), ignore_index=True)
+    found["pupils_per_feeder"] = found["pupils_per_feeder"].round(0).astype(int)
+    grouped = found.groupby(["pupils_per_feeder", "component"])["ratio"]
+    return grouped.agg(ratio="mean", se="sem", replicates="size").reset_index()
+
+
+def _components(job: tuple[float, int]) -> pd.DataFrame:
+    warnings.simplefilter("ignore", BoundaryWarning)
+    return variance_study(*job, VARIANCE_SCHOOLS)
 
 
 def gaming(workers: int) -> pd.DataFrame:
@@ -166,16 +183,19 @@ def main() -> None:
         ignore_index=True,
     )
     right = deciles[deciles["scenario"].isin(CORRECT) & deciles["estimator"].isin(["standardised", "entry"])]
-    game = gaming(chosen.workers)
-    for name, frame in (("recovery", table), ("recovery_deciles", deciles), ("recovery_gaming", game)):
-        frame.assign(synthetic=True).to_csv(RESULTS / f"{name}.csv", index=False, lineterminator="\n")
+    game, components = gaming(chosen.workers), variances(chosen.workers)
+    frames = {"": table, "_deciles": deciles, "_gaming": game, "_variances": components}
+    for name, frame in frames.items():
+        frame.assign(synthetic=True).to_csv(RESULTS / f"recovery{name}.csv", index=False, lineterminator="\n")
     record = numbers(table, right, game, chosen.schools)
+    record["variance_furthest"] = float((components["ratio"] - 1.0).abs().max())
     record["made_with"] = sorted(set((CELLS / "source.txt").read_text(encoding="utf-8").split()))
     (RESULTS / "recovery.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
     save_svg_png(recovery_figure(table), RESULTS / "recovery")
     shown = ["scenario", "geography", "estimator", "replicates", "rmse_ratio", "cover", "cover_se", "leniency_bias"]
     print(table[[*shown, "magnet_bias", "delta", "leniency_r", "intake_r"]].round(3).to_string(index=False))
     print(game.groupby("estimator")["gain"].agg(["mean", "sem", "min", "max"]).round(4).to_string())
+    print(components.round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -272,7 +272,7 @@ def _biases(part: pd.DataFrame, error: Floats) -> dict[str, float]:
     return {name: found.get(name, float("nan")) for name in ("leniency", "intake_need")}
 
 
-def variance_ratios(result: Replicate) -> dict[str, float]:
+def variance_ratios(world: SimulatedCohort, need: Need) -> dict[str, float]:
     """Estimated variances over those realised in the cohort, at the support threshold; 1 is right.
 
     Returns
@@ -280,7 +280,6 @@ def variance_ratios(result: Replicate) -> dict[str, float]:
     dict
         feeder, intake, la_entry, school, la_now; those that are zero in the scenario are left out.
     """
-    world, need = result.world, result.need
     fits = [(need.entry_fit, {"feeder": "feeder", "school": "intake", "la": "la_entry"})]
     if need.now_fit is not None:
         fits.append((need.now_fit, {"school": "school", "la": "la_now"}))  # type: ignore[arg-type]
@@ -298,6 +297,30 @@ def variance_ratios(result: Replicate) -> dict[str, float]:
         for name, cov in zip(fit.names, fit.solution.covariances, strict=True)
         if realised[names[name]] > 1e-9
     }
+
+
+def variance_study(pupils_per_school: float, seed: int, schools: int) -> pd.DataFrame:
+    """Variances of leniency and intake need estimated in one cohort over those realised.
+
+    Returns
+    -------
+    DataFrame
+        component, ratio (1 is right), pupils_per_feeder, seed.
+    """
+    world = simulate(
+        np.random.default_rng(seed),
+        schools=schools,
+        scenario=world_of("lenient_better"),  # every body differs
+        pupils_per_school=pupils_per_school,
+    )
+    cohort = Cohort.from_pandas(world.pupils, ROLES)
+    profile = cohort.profile(5)
+    need = estimate_need(read_labels(cohort, profile, context_columns(cohort, profile)), seed=seed, draws=0)
+    ratios = variance_ratios(world, need)
+    each = len(world.pupils) / int((world.feeders["n_pupils"] > 0).sum())
+    return pd.DataFrame({"component": list(ratios), "ratio": list(ratios.values())}).assign(
+        pupils_per_feeder=each, seed=seed
+    )
 
 
 def cover_by_decile(table: pd.DataFrame) -> pd.DataFrame:
@@ -362,7 +385,7 @@ def cell(scenario: str, geography: str, seed: int, schools: int) -> tuple[pd.Dat
     result = replicate(scenario, geography, seed, schools=schools)
     table = scored(result)
     found = measures(table, result.deltas)
-    for name, value in variance_ratios(result).items():
+    for name, value in variance_ratios(result.world, result.need).items():
         found[f"variance_{name}"] = value
     found["range_cover"] = np.nan
     if scenario in RANGES:

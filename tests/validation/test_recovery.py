@@ -139,7 +139,7 @@ def test_summaries_have_monte_carlo_errors_and_pair_with_labelled() -> None:
 
 def test_variances_are_near_those_realised() -> None:
     """Within a factor of two at 50 schools; what the scenario has none of is left out."""
-    found = variance_ratios(small())
+    found = variance_ratios(small().world, small().need)
     assert set(found) == {"feeder", "intake", "la_entry", "school", "la_now"}
     for name in ("feeder", "intake", "school"):
         assert 0.5 < found[name] < 2.0
