@@ -18,6 +18,7 @@ import os
 import shutil
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -96,14 +97,14 @@ def variances(workers: int) -> pd.DataFrame:
     jobs = [(size, seed) for size in PUPILS_PER_SCHOOL for seed in range(1, VARIANCE_SEEDS + 1)]
     with ProcessPoolExecutor(max_workers=workers) as cores:
         found = pd.concat(cores.map(_components, jobs), ignore_index=True)
-    found["pupils_per_feeder"] = found["pupils_per_feeder"].round(0).astype(int)
+    found["pupils_per_feeder"] = found.groupby("pupils_per_school")["pupils_per_feeder"].transform("mean").round(1)
     grouped = found.groupby(["pupils_per_feeder", "component"])["ratio"]
     return grouped.agg(ratio="mean", se="sem", replicates="size").reset_index()
 
 
 def _components(job: tuple[float, int]) -> pd.DataFrame:
-    warnings.simplefilter("ignore", BoundaryWarning)
-    return variance_study(*job, VARIANCE_SCHOOLS)
+    size, seed = job
+    return _kept(f"variances-{size}-{seed}", lambda: variance_study(size, seed, VARIANCE_SCHOOLS))
 
 
 def gaming(workers: int) -> pd.DataFrame:
@@ -113,9 +114,20 @@ def gaming(workers: int) -> pd.DataFrame:
 
 
 def _game(seed: int) -> pd.DataFrame:
-    warnings.simplefilter("ignore", BoundaryWarning)
     tried = np.linspace(5, GAMING_SCHOOLS - 5, GAMING_TRIED).astype(int).tolist()
-    return gaming_gain("independent", seed, schools=GAMING_SCHOOLS, tried=tried).assign(seed=seed)
+    return _kept(
+        f"gaming-{GAMING_SCHOOLS}-{GAMING_TRIED}-{seed}",
+        lambda: gaming_gain("independent", seed, schools=GAMING_SCHOOLS, tried=tried).assign(seed=seed),
+    )
+
+
+def _kept(name: str, made: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """A table that was made before, or made now and kept."""
+    path = CELLS / f"{name}.parquet"
+    if not path.exists():
+        warnings.simplefilter("ignore", BoundaryWarning)
+        made().to_parquet(path, index=False)
+    return pd.read_parquet(path)
 
 
 def numbers(table: pd.DataFrame, deciles: pd.DataFrame, game: pd.DataFrame, schools: int) -> dict[str, object]:
@@ -188,7 +200,11 @@ def main() -> None:
     for name, frame in frames.items():
         frame.assign(synthetic=True).to_csv(RESULTS / f"recovery{name}.csv", index=False, lineterminator="\n")
     record = numbers(table, right, game, chosen.schools)
-    record["variance_furthest"] = float((components["ratio"] - 1.0).abs().max())
+    own = components[~components["component"].str.startswith("la")]
+    record["variance_furthest"] = float((own["ratio"] - 1.0).abs().max())
+    record["variance_small_feeders"] = float(components["pupils_per_feeder"].min())
+    record["variance_large_feeders"] = float(components["pupils_per_feeder"].max())
+    record["variance_la_entry"] = float(components[components["component"] == "la_entry"]["ratio"].mean())
     record["made_with"] = sorted(set((CELLS / "source.txt").read_text(encoding="utf-8").split()))
     (RESULTS / "recovery.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
     save_svg_png(recovery_figure(table), RESULTS / "recovery")
