@@ -66,7 +66,7 @@ def fit_identification(
         without, they are not, and everything depends on ``assumptions.sorting_share``.
     seed : int
     draws : int
-        Joint draws of the identification parameters; 0 for none.
+        Joint draws of the identification parameters, at least 2; 0 for none.
     prior_knots : int
         Interior knots of the spline of each prior score.
     assumptions : Assumptions, optional
@@ -82,8 +82,10 @@ def fit_identification(
     InputError
         Records that cannot be used, labels that do not vary, a predictor that the rated school sets.
     """
-    if draws < 0 or seed < 0:
-        raise InputError(f"draws and seed must be 0 or more, not {draws} and {seed}")
+    if draws < 0 or draws == 1 or seed < 0:
+        raise InputError(
+            f"draws must be 0 or at least 2, and seed 0 or more, not {draws} and {seed}", "One draw has no spread."
+        )
     check_cohort(cohort, baseline="not stated").raise_if_failed()
     profile = cohort.profile(prior_knots)
     labels = read_labels(cohort, profile, context_columns(cohort, profile))

@@ -38,6 +38,16 @@ SET_BY_SCHOOL = {
 }
 
 
+# The same under other names: parts of them, without underscores and in lower case.
+_SET_BY_SCHOOL_WORDS = {
+    "absen": SET_BY_SCHOOL["absence"],
+    "attendance": SET_BY_SCHOOL["absence"],
+    "exclu": SET_BY_SCHOOL["permanent_exclusions"],
+    "suspen": SET_BY_SCHOOL["suspensions"],
+    "senprovision": SET_BY_SCHOOL["sen_status"],
+}
+
+
 @dataclass(frozen=True)
 class LabelRecords:
     """Complete pupils in file order, with their labels and the bodies that set them.
@@ -150,7 +160,7 @@ def refuse_set_by_school(names: tuple[str, ...]) -> None:
     Parameters
     ----------
     names : tuple of str
-        Canonical names of the columns that predict need.
+        Names of the columns that predict need; known by their canonical names, or by words such as "exclusion".
 
     Raises
     ------
@@ -163,15 +173,22 @@ def refuse_set_by_school(names: tuple[str, ...]) -> None:
     """
     failures = [
         Failure(
-            "cannot predict need: " + SET_BY_SCHOOL[name],
+            f"cannot predict need: {reason}",
             name,
             remedy="Leave it out of the context; need is predicted from what was so before the school.",
         )
         for name in names
-        if name in SET_BY_SCHOOL
+        if (reason := _why_set_by_school(name)) is not None
     ]
     if failures:
         raise InputError(failures)
+
+
+def _why_set_by_school(name: str) -> str | None:
+    plain = name.replace("_", "").lower()
+    if name in SET_BY_SCHOOL or plain.endswith("entry"):
+        return SET_BY_SCHOOL.get(name)
+    return next((reason for word, reason in _SET_BY_SCHOOL_WORDS.items() if word in plain), None)
 
 
 def _codes(table: pa.Table, name: str | None, known: tuple[str, ...] | None = None) -> tuple[Ints, tuple[str, ...]]:

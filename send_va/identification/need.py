@@ -185,8 +185,14 @@ class Need:
 
         Exact for `entry` and `label_free`. The equation of the label now is kept as it was fitted: for `standardised`
         under another label reliability, call `estimate_need` with that assumption.
+
+        Raises
+        ------
+        InputError
+            A share or reliability out of range.
         """
         assumptions = replace(self.assumptions, **changes)
+        _check(assumptions)
         if not self.has_entry and "sorting_share" in changes:
             move = assumptions.sorting_share - self.assumptions.sorting_share
             return replace(

@@ -87,14 +87,16 @@ def national_standard(need: Need, groups: dict[str, tuple[Ints, tuple[str, ...]]
     ----------
     need : Need
     groups : dict
-        Level to codes (n,) and names: schools, authorities, regions. Pupils with code -1 are left out.
+        Level to codes (n,) and names: schools, authorities, regions. Pupils with code -1 are left out and, above the
+        level ``school``, those of schools that cannot be compared.
 
     Returns
     -------
     DataFrame
         level, name, n_pupils, labelled_now, expected (pupils with need above the national support threshold at
         transfer), lower, upper: 95 % interval, of the parameters and of who the pupils with need are. A school with
-        ``labelled_now`` above `upper` labels more pupils than the national threshold would.
+        ``labelled_now`` above `upper` labels more pupils than the national threshold would. Schools that cannot be
+        compared have no expected number.
 
     Examples
     --------
@@ -113,6 +115,11 @@ def national_standard(need: Need, groups: dict[str, tuple[Ints, tuple[str, ...]]
 
     scores = need.scores(best_estimator(need))
     pi, _ = scores.plug_in()
+    compared = need.labels.component[need.labels.school] == 0
+    groups = {
+        level: (codes if level == "school" else np.where(compared, codes, -1), names)
+        for level, (codes, names) in groups.items()
+    }
     several = range(min(need.n_draws, _MOST_SUMS))
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
         drawn = list(cores.map(lambda d: _sums(np.nan_to_num(scores.draw(d)[0]), groups), several))
@@ -123,6 +130,7 @@ def national_standard(need: Need, groups: dict[str, tuple[Ints, tuple[str, ...]]
         between = np.var([sums[level] for sums in drawn], axis=0, ddof=1) if len(drawn) > 1 else np.zeros(len(names))
         reach = 1.959964 * np.sqrt(own + between)
         n = _sum(np.ones(len(codes)), codes, len(names))
+        expected = np.where((n > 0) & (_sum(compared, codes, len(names)) == 0), np.nan, expected)
         parts.append(
             pd.DataFrame(
                 {

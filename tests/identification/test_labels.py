@@ -129,6 +129,18 @@ def test_a_predictor_the_rated_school_sets_is_refused(name: str) -> None:
     assert "fsm6" not in message
 
 
+@pytest.mark.parametrize(
+    "name", ["exclusions", "PersistentAbsence", "SENprovision_SPR23", "sen_provision", "attendance"]
+)
+def test_other_names_for_it_are_refused_too(name: str) -> None:
+    with pytest.raises(InputError, match="cannot predict need"):
+        refuse_set_by_school((name,))
+
+
+def test_what_was_set_before_transfer_may_predict() -> None:
+    refuse_set_by_school(("idaci", "absence_entry", "ethnicity"))
+
+
 def test_a_context_with_what_the_school_sets_is_refused_when_read(pupils: pd.DataFrame) -> None:
     frame = pupils.assign(suspensions=1.0, primary_need="SEMH", terms_on_roll=15)
     with pytest.raises(InputError, match="suspensions are decided by the rated school") as raised:

@@ -14,6 +14,7 @@ from send_va.errors import InputError, NotSupportedError
 from send_va.identification.labels import LabelRecords, components
 from send_va.identification.need import Need, estimate_need
 from send_va.identification.scores import Assumptions
+from send_va.identification.tables import national_standard
 from send_va.records.simulator import simulate
 from send_va.validation.recovery import ROLES
 
@@ -133,6 +134,12 @@ def test_another_seed_moves_draws_but_not_estimates() -> None:
     assert not np.array_equal(other.draws[0].feeder, small().draws[0].feeder)
 
 
+def test_assumptions_out_of_range_are_refused_after_the_fit() -> None:
+    for changes in ({"area_sorting_share": 2.0}, {"label_reliability": -1.0}):
+        with pytest.raises(InputError, match=next(iter(changes))):
+            small().under(**changes)
+
+
 def test_schools_that_share_no_feeder_with_the_others_are_not_compared() -> None:
     """Two islands: the smaller gets no numbers and a flag; the larger is unmoved by what happens there."""
     records = islands(small().labels)
@@ -152,6 +159,14 @@ def test_schools_that_share_no_feeder_with_the_others_are_not_compared() -> None
             if values is not None:
                 np.testing.assert_array_equal(np.isnan(values), at)
     assert found.pupils["pi"].isna().sum() == at.sum()
+    everywhere = np.zeros(len(records.school), dtype=np.intp)
+    levels = {"school": (records.school, records.schools), "nation": (everywhere, ("all",))}
+    standard = national_standard(found, levels).set_index("level")
+    np.testing.assert_array_equal(standard.loc["school", "expected"].isna(), outside)
+    nation = standard.loc["nation"]  # the same pupils in every column
+    assert nation["n_pupils"] == (~at).sum()
+    assert nation["labelled_now"] == (records.now[~at] > 0).sum()
+    assert nation["expected"] == pytest.approx(standard.loc["school", "expected"].sum())
     entry = records.entry.copy()
     entry[at] = np.where(entry[at] >= 0, 1, entry[at])
     same = estimate_need(replace(records, entry=entry), seed=1, draws=0)
