@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ from send_va.errors import InputError
 FloatArray = NDArray[np.float64]
 
 
-class FittedModel:
+class FittedModel(ABC):
     """Text and HTML of a model with coefficients and variance components."""
 
     params: pd.Series[float]
@@ -26,9 +28,9 @@ class FittedModel:
         components = self.variance_components.to_string(index=False, na_rep="", float_format=number)
         return "\n".join([*self._heading(), "", components, "", table.to_string(float_format=number)])
 
+    @abstractmethod
     def _heading(self) -> list[str]:
         """First lines of the account: the model, the records, whether it converged."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return self.summary()

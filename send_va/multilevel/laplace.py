@@ -325,8 +325,7 @@ def _parameters_cov(criterion: LaplaceCriterion, parameters: Floats, outer: Floa
         curvature[j] = (here.gradient - criterion.with_gradient(moved, outer).gradient)[:k] / step
         if expected:
             curvature[j, : k - criterion.n_shape] = 0.0
-    criterion.at(parameters)
-    criterion.beta, criterion.u, criterion.factor = here.mode.beta, here.mode.u, here.mode.factor
+    criterion.return_to(parameters, here.mode)
     values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
     inverse = np.where(values > 1.0, 1.0 / np.maximum(values, 1.0), 0.0)
     return np.asarray((vectors * inverse) @ vectors.T)

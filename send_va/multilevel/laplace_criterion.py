@@ -203,9 +203,13 @@ class LaplaceCriterion:
         if self.last is None or self.last[0] != key:
             self.last = key, self._evaluated(parameters, outer)
         evaluation = self.last[1]
-        self.at(parameters)
-        self.beta, self.u, self.factor = evaluation.mode.beta, evaluation.mode.u, evaluation.mode.factor
+        self.return_to(parameters, evaluation.mode)
         return evaluation
+
+    def return_to(self, parameters: Floats, mode: LaplaceMode) -> None:
+        """Let the next search for a mode start from this one."""
+        self.at(parameters)
+        self.beta, self.u, self.factor = mode.beta, mode.u, mode.factor
 
     def _evaluated(self, parameters: Floats, outer: Floats | None) -> Evaluation:
         if outer is not None:
@@ -303,8 +307,7 @@ class LaplaceCriterion:
         moved = parameters.copy()
         moved[k] += _SHAPE_STEP
         there = self.find_mode(self.at(moved))
-        self.at(parameters)
-        self.beta, self.u, self.factor = mode.beta, mode.u, mode.factor
+        self.return_to(parameters, mode)
         fixed = (there.beta - mode.beta)[: self.system.inner_fixed] / _SHAPE_STEP
         return fixed, [(b - a) @ lam.T / _SHAPE_STEP for a, b, lam in zip(mode.u, there.u, lambdas, strict=True)]
 
