@@ -59,7 +59,8 @@ def optimise(
 
         options: Any = {"gtol": _FLAT * criterion.degrees**0.5, "maxiter": 500, "hess_inv0": inverse_curvature}
         result = minimize(centred, theta, jac=True, method="BFGS", options=options)
-        theta, inverse_curvature, message = np.asarray(result.x), np.asarray(result.hess_inv), str(result.message)
+        theta, message = np.asarray(result.x), str(result.message)
+        inverse_curvature = (result.hess_inv + result.hess_inv.T) / 2.0  # rounding makes it a little lopsided
         escape = _escape_from_zero(criterion, theta)
         if escape is None:
             break
@@ -67,7 +68,7 @@ def optimise(
     gradient = float(np.abs(criterion(theta)[1]).max())
     converged = gradient < _STATIONARY * criterion.degrees**0.5
     found = Convergence(converged, gradient, criterion.evaluations, _at_boundary(criterion, theta), message)
-    return theta, (inverse_curvature + inverse_curvature.T) / 2.0, found
+    return theta, inverse_curvature, found
 
 
 def _at_boundary(criterion: Criterion, theta: FloatArray) -> tuple[int, ...]:
