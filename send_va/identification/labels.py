@@ -63,12 +63,13 @@ class LabelRecords:
     school, la : integer array, shape (n,)
         Index of the school and of its authority; -1 where no authority is known.
     feeder, feeder_la : integer array, shape (n,)
-        Index of the feeder (-1 unknown) and of the authority most of its pupils go to school in.
+        Index of the feeder (-1 unknown) and of its authority: the recorded one, or that in which most of its pupils go
+        to school.
     now, entry : integer array, shape (n,)
         0 none, 1 support, 2 EHCP; -1 where the status at entry is not recorded.
     region : integer array, shape (n,)
         Index of the region; -1 where unknown.
-    schools, las, feeders, regions : tuple of str
+    schools, las, feeders, feeder_las, regions : tuple of str
     same_body : bool array, shape (n,)
         The feeder is the school itself (an all-through school) or of its trust, so the rated body set both labels.
     component : integer array, shape (schools,)
@@ -90,6 +91,7 @@ class LabelRecords:
     schools: tuple[str, ...]
     las: tuple[str, ...]
     feeders: tuple[str, ...]
+    feeder_las: tuple[str, ...]
     regions: tuple[str, ...]
     same_body: NDArray[np.bool_]
     component: Ints
@@ -142,7 +144,8 @@ def read_labels(cohort: Cohort, profile: CohortProfile, context: ContextColumns)
     """
     roles = cohort.roles
     refuse_set_by_school(context.background_columns)
-    optional = [name for name in (roles.la, roles.region, roles.feeder, roles.trust, roles.feeder_trust) if name]
+    bodies = (roles.la, roles.region, roles.feeder, roles.feeder_la, roles.trust, roles.feeder_trust)
+    optional = [name for name in bodies if name]
     status = ["sen_level", *(["sen_level_entry"] if roles.sen_status_entry else [])]
     kept = ["row_number", roles.school, *optional, *status]
     parts, batches = [], []
@@ -212,6 +215,10 @@ def _assembled(
     school, schools = _codes(table, roles.school, tuple(profile.schools.schools))
     la, las = _codes(table, roles.la)
     feeder, feeders = _codes(table, roles.feeder)
+    if roles.feeder_la:
+        feeder_la, feeder_las = _codes(table, roles.feeder_la)
+    else:
+        feeder_la, feeder_las = _majority(feeder, la, len(feeders), len(las)), las
     region, regions = _codes(table, roles.region)
     entry = np.full(len(table), -1, dtype=np.intp)
     if roles.sen_status_entry:
@@ -234,13 +241,14 @@ def _assembled(
         school=school,
         la=la,
         feeder=feeder,
-        feeder_la=_majority(feeder, la, len(feeders), len(las)),
+        feeder_la=feeder_la,
         region=region,
         now=table.column("sen_level").to_numpy().astype(np.intp),
         entry=entry,
         schools=schools,
         las=las,
         feeders=feeders,
+        feeder_las=feeder_las,
         regions=regions,
         same_body=same,
         component=components(school, feeder, len(schools), len(feeders)),

@@ -13,6 +13,7 @@ from scipy.special import ndtri
 from send_va.identification.current import covariance_kind
 from send_va.identification.kernels import Floats
 from send_va.identification.labels import LabelRecords
+from send_va.identification.model import authority_term, several
 from send_va.identification.variance_shares import shares_with_intervals
 from send_va.multilevel.laplace import LaplaceSolution, fit_laplace
 from send_va.multilevel.latent_system import Term
@@ -109,9 +110,9 @@ def _fit(labels: LabelRecords, label: Label, model: Model) -> tuple[tuple[str, .
     if labels.feeders:
         terms.insert(0, Term(labels.feeder[rows], len(labels.feeders), one))
         names.insert(0, "feeder")
-    la = labels.feeder_la[rows] if label == "entry" else labels.la[rows]
-    if len(la) and (la >= 0).all() and la.max() > la.min():
-        terms.append(Term(la, len(labels.las), one))
+    la, las = (labels.feeder_la, labels.feeder_las) if label == "entry" else (labels.la, labels.las)
+    if several(la[rows]):
+        terms.append(authority_term(la[rows], len(las), one))
         names.append("la")
     success = (status[rows] > 0).astype(np.float64)
     x: Floats = labels.x[rows] if model == "full" else np.zeros((len(rows), 0))

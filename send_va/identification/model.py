@@ -169,8 +169,8 @@ def fit_entry(records: LabelRecords, entry: Ints | None = None, *, intake: bool 
     if intake:
         terms.append(Term(records.school[rows], len(records.schools), shared))
         names.append("school")
-    if _several(records.feeder_la[rows]):
-        terms.append(_la_term(records.feeder_la[rows], len(records.las), each))
+    if several(records.feeder_la[rows]):
+        terms.append(authority_term(records.feeder_la[rows], len(records.feeder_las), each))
         names.append("la")
     shares = np.array([(labels >= c).mean() for c in range(1, d + 1)])
     solution = fit_laplace(
@@ -192,12 +192,14 @@ def _require_labels(labels: Ints, when: str) -> None:
         )
 
 
-def _several(la: Ints) -> bool:
-    return len(la) > 0 and int(la.max()) > int(la.min())
+def several(la: Ints) -> bool:
+    """Whether more than one body is known."""
+    known = la[la >= 0]
+    return len(known) > 0 and int(known.max()) > int(known.min())
 
 
-def _la_term(la: Ints, n_las: int, design: Floats) -> Term:
-    """Authorities; pupils whose authority is unknown get none of their leniency."""
+def authority_term(la: Ints, n_las: int, design: Floats) -> Term:
+    """Term of the authorities; pupils whose authority is unknown (-1) get none of their leniency."""
     if (la >= 0).all():
         return Term(la, n_las, design)
     return Term(np.maximum(la, 0), n_las, (la >= 0)[:, None, None] * design)
@@ -252,8 +254,8 @@ def fit_now(records: LabelRecords, fitted: EntryFit, parameters: Parameters, rel
     likelihood = now_likelihood(records, rows, parameters, reliability)
     terms = [Term(records.school[rows], len(records.schools), np.eye(d)[None])]
     names = ["school"]
-    if _several(records.la[rows]):
-        terms.append(_la_term(records.la[rows], len(records.las), np.eye(d)[None]))
+    if several(records.la[rows]):
+        terms.append(authority_term(records.la[rows], len(records.las), np.eye(d)[None]))
         names.append("la")
     return NowFit(fit_current(likelihood, entry, terms), tuple(names), rows, likelihood)
 

@@ -157,6 +157,25 @@ class Need:
             "records identify."
         )
 
+    def assumes(self, estimator: str) -> str:
+        """What every value of an estimator rests on that labels do not tell; empty where they tell it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import send_va as sv
+        >>> roles = {"pupil": "pupil", "school": "school", "outcome": "outcome", "prior": ["prior"],
+        ...          "sen_status": "sen_status"}
+        >>> world = sv.simulate(np.random.default_rng(1), schools=20, pupils_per_school=50)
+        >>> need = sv.fit_identification(sv.Cohort.from_pandas(world.pupils, roles), draws=0)
+        >>> need.assumes("standardised"), need.assumes("label_free")
+        ('no label before transfer: 50 % of what the school adds to labels is taken to be need', '')
+        """
+        if self.has_entry or estimator == "label_free":
+            return ""
+        share = f"{100 * self.assumptions.sorting_share:.0f} %"
+        return f"no label before transfer: {share} of what the school adds to labels is taken to be need"
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know before anything else."""
@@ -165,7 +184,8 @@ class Need:
             said.append(
                 "no SEN status before transfer: a school's leniency and its intake need cannot be told apart. "
                 "'standardised' is shown for the whole range of the share that is need (assumption_ranges.csv); no "
-                "single value of it is an estimate"
+                f"single value of it is an estimate ({100 * self.assumptions.sorting_share:.0f} % is assumed where one "
+                "is shown), and no school is given a position by it"
             )
         elif not self.labels.feeders:
             said.append("no feeder is recorded: leniency before transfer is known by authority only")
@@ -312,7 +332,15 @@ def estimate_need(
 
 def _from_labels_now(labels: LabelRecords, seed: int, draws: int, assumptions: Assumptions) -> Need:
     """One equation for the label now; what a school adds to it is split by the assumed sorting share."""
-    single = replace(labels, entry=labels.now, feeder=labels.school, feeders=labels.schools, feeder_la=labels.la)
+    single = replace(
+        labels,
+        entry=labels.now,
+        feeder=labels.school,
+        feeders=labels.schools,
+        feeder_la=labels.la,
+        feeder_las=labels.las,
+        component=np.zeros_like(labels.component),  # no feeder enters: all schools are compared on one equation
+    )
     fitted = fit_entry(single, intake=False)
 
     def split(values: LatentDraw | None = None) -> Parameters:

@@ -25,6 +25,7 @@ ROLE_FIELDS: Final = (
     "feeder",
     "trust",
     "feeder_trust",
+    "feeder_la",
     "cohort",
     "outcome",
     "prior",
@@ -163,6 +164,12 @@ def _who_and_where() -> dict[str, pa.Column]:
             "code",
             "School (URN) on the roll of the last census before transfer.",
             source="URN_SPRyy of Year 6",
+            allowed="any",
+        ),
+        "feeder_la": define_field(
+            "code",
+            "Local authority of the feeder, coded as `la`. Without it, the one most of its pupils go to school in.",
+            source="LA (code) of the feeder in Get Information About Schools",
             allowed="any",
         ),
         "cohort": define_field(

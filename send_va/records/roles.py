@@ -61,6 +61,9 @@ class Roles:
     trust, feeder_trust : str or None
         Columns of the trusts of the school and of the feeder: labels of a feeder of the school's own trust are the
         rated body's own.
+    feeder_la : str or None
+        Column of the authority of the feeder; without it, a feeder is taken to lie in the authority in which most of
+        its pupils go to school.
     context : tuple of str
         Terms of the pupil background: a plain column name for a number, ``C(name)`` for text or coded categories.
     prior_sem : tuple of str
@@ -91,6 +94,7 @@ class Roles:
     region: str | None = None
     trust: str | None = None
     feeder_trust: str | None = None
+    feeder_la: str | None = None
     context: tuple[str, ...] = ()
     prior_sem: tuple[str, ...] = ()
 
@@ -167,7 +171,7 @@ class Roles:
     @property
     def columns(self) -> tuple[str, ...]:
         """Every column the study needs, each once."""
-        bodies = (self.la, self.region, self.feeder, self.trust, self.feeder_trust)
+        bodies = (self.la, self.region, self.feeder, self.trust, self.feeder_trust, self.feeder_la)
         single = (self.pupil, self.school, *bodies, self.cohort, self.outcome)
         status = (self.sen_status, self.sen_status_entry)
         names = [*single, *self.prior, *self.prior_sem, *status, *self.context_columns]
@@ -298,9 +302,9 @@ def _contradictions(roles: Roles) -> Iterable[Failure]:
                 "Pupil, school and SEN status have parts of their own in every estimate: take it out of the context."
             )
             yield BrokenRule("is no pupil id, school or SEN status", f"roles.context: {name}", remedy=remedy)
-        elif name in (roles.la, roles.feeder, roles.cohort) and name not in roles.categorical:
+        elif name in (roles.la, roles.feeder, roles.feeder_la, roles.cohort) and name not in roles.categorical:
             yield BrokenRule("is declared as a category", f"roles.context: {name}", remedy=f"Write C({name}).")
-    others = (roles.school, roles.la, roles.feeder, roles.cohort, roles.outcome, roles.sen_status)
+    others = (roles.school, roles.la, roles.feeder, roles.feeder_la, roles.cohort, roles.outcome, roles.sen_status)
     if roles.pupil in (*others, roles.sen_status_entry, *roles.prior, *roles.prior_sem):
         remedy = "Pupil ids find duplicates and have no other part."
         yield Failure("is the pupil id and has another role too", roles.pupil, remedy=remedy)

@@ -58,6 +58,7 @@ ROLES = Roles(
     sen_status_entry="sen_status_entry",
     la="la",
     feeder="feeder",
+    feeder_la="feeder_la",
     context=("C(sex)", "C(month_of_birth)", "fsm6", "eal", "C(ethnicity)", "idaci", "looked_after"),
 )
 
@@ -305,9 +306,8 @@ def variance_study(pupils_per_school: float, seed: int, schools: int) -> pd.Data
     Returns
     -------
     DataFrame
-        component, ratio (1 is right), pupils_per_school, pupils_per_feeder, seed. Authorities before transfer come out
-        too low, and feeders a little too high: the authority of a feeder is taken to be that in which most of its
-        pupils go to school.
+        component, ratio (1 is right), pupils_per_school, pupils_per_feeder, seed. The authority of every feeder is
+        recorded here.
     """
     world = simulate(
         np.random.default_rng(seed),

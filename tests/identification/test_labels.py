@@ -66,17 +66,25 @@ def test_an_unknown_category_is_refused_with_row_and_code(pupils: pd.DataFrame, 
 
 
 def test_an_authority_of_a_feeder_is_where_most_of_its_pupils_go(pupils: pd.DataFrame) -> None:
-    labels = labels_of(pupils, FEW)
+    labels = labels_of(pupils, replace(FEW, feeder_la=None))
     most = pupils.groupby("feeder")["la"].agg(lambda la: set(la.mode()))
     found = np.array(labels.las)[labels.feeder_la]
     assert all(int(la) in most[feeder] for la, feeder in zip(found, pupils["feeder"], strict=True))
     assert len(set(zip(found, labels.feeder, strict=True))) == len(labels.feeders)
 
 
+def test_a_recorded_authority_of_the_feeder_is_used(pupils: pd.DataFrame) -> None:
+    of_feeder = pupils["feeder"].map(lambda feeder: f"authority {feeder % 3}")
+    labels = labels_of(pupils.assign(feeder_la=of_feeder), replace(FEW, feeder_la="feeder_la"))
+    assert labels.feeder_las == ("authority 0", "authority 1", "authority 2")
+    np.testing.assert_array_equal(np.array(labels.feeder_las)[labels.feeder_la], of_feeder)
+    assert labels.las == labels_of(pupils, FEW).las  # those of the schools
+
+
 def test_records_without_feeder_authority_or_entry(pupils: pd.DataFrame) -> None:
-    labels = labels_of(pupils, replace(FEW, feeder=None, la=None, sen_status_entry=None))
+    labels = labels_of(pupils, replace(FEW, feeder=None, feeder_la=None, la=None, sen_status_entry=None))
     assert not labels.has_entry
-    assert (labels.feeders, labels.las, labels.regions) == ((), (), ())
+    assert (labels.feeders, labels.las, labels.feeder_las, labels.regions) == ((), (), (), ())
     for codes in (labels.feeder, labels.la, labels.feeder_la, labels.region, labels.entry):
         assert (codes == -1).all()
     assert (labels.component == 0).all()
@@ -88,7 +96,7 @@ def test_pupils_of_an_unknown_feeder_or_authority(pupils: pd.DataFrame) -> None:
     frame = pupils.astype({"feeder": "str", "la": "str"})
     frame.loc[0, "feeder"] = None
     frame.loc[1, "la"] = None
-    labels = labels_of(frame, FEW)
+    labels = labels_of(frame, replace(FEW, feeder_la=None))
     assert labels.feeder[0] == -1
     assert labels.feeder_la[0] == labels.la[0] >= 0
     assert labels.la[1] == -1

@@ -67,7 +67,9 @@ def test_groups_that_do_not_matter_have_no_share() -> None:
 def test_levels_that_the_records_lack_are_left_out() -> None:
     records = small().labels
     n = len(records.now)
-    bare = replace(records, feeders=(), feeder=np.full(n, -1), las=(), la=np.full(n, -1), feeder_la=np.full(n, -1))
+    bare = replace(
+        records, feeders=(), feeder=np.full(n, -1), las=(), feeder_las=(), la=np.full(n, -1), feeder_la=np.full(n, -1)
+    )
     found = identification_lottery(replace(bare, entry=np.full(n, -1)))
     assert set(found["level"]) == {"pupil", "school"}
     null = found[found["model"] == "null"].set_index("level")

@@ -86,7 +86,9 @@ def test_an_authority_with_one_school() -> None:
     records = small().labels
     la, feeder_la = records.la.copy(), records.feeder_la.copy()
     la[records.school == 0] = feeder_la[records.school == 0] = len(records.las)
-    changed = replace(records, la=la, feeder_la=feeder_la, las=(*records.las, "alone"))
+    changed = replace(
+        records, la=la, feeder_la=feeder_la, las=(*records.las, "alone"), feeder_las=(*records.feeder_las, "alone")
+    )
     fit = fit_entry(changed)
     p = fit.parameters(changed)
     now = fit_now(changed, fit, p)

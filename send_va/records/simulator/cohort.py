@@ -277,6 +277,7 @@ def _pupil_table(
             "school": FIRST_SCHOOL + at.school,
             "la": FIRST_LA + places.school_la[at.school],
             "feeder": FIRST_FEEDER + at.feeder,
+            "feeder_la": FIRST_LA + places.feeder_la[at.feeder],
             "cohort": _words((COHORT,), np.zeros(n, dtype=np.int64)),
             "outcome": points,
             "prior": background.prior,

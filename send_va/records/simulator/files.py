@@ -34,6 +34,7 @@ pupil = "pupil"
 school = "school"
 la = "la"
 feeder = "feeder"
+feeder_la = "feeder_la"
 cohort = "cohort"
 outcome = "outcome"
 prior = ["prior"]

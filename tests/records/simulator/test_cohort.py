@@ -23,8 +23,8 @@ from send_va.records.simulator import (
 from send_va.records.simulator.background import PRIOR_SD
 
 COLUMNS = [
-    "pupil", "school", "la", "feeder", "cohort", "outcome", "prior", "sen_status", "sen_status_entry", "sex",
-    "month_of_birth", "fsm6", "eal", "ethnicity", "idaci", "looked_after",
+    "pupil", "school", "la", "feeder", "feeder_la", "cohort", "outcome", "prior", "sen_status", "sen_status_entry",
+    "sex", "month_of_birth", "fsm6", "eal", "ethnicity", "idaci", "looked_after",
 ]  # fmt: skip
 SMALL = {"schools": 30, "pupils_per_school": 40}
 
