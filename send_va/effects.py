@@ -34,7 +34,7 @@ class SchoolEffects:
         By school and measure: ``mean``, ``sd`` (of the effect given the data), ``reliability`` (share of the variance
         between schools that is known of this school, at the estimated variances), ``estimate`` and ``se`` (unshrunken
         within-school estimate and its sampling error; missing where it cannot be estimated). By school: ``n_pupils``,
-        ``n_need``, ``flag``.
+        ``n_need``, ``flag``. All of a school that cannot be compared is missing, draws included.
         ``attrs``: estimator, context, seed, unit, outcome_sd (pupil SD of the outcome) and more.
     """
 
@@ -139,6 +139,7 @@ def school_effects(
     n_need: NDArray[np.integer],
     flag: Sequence[str],
     attrs: Mapping[str, Any],
+    not_compared: NDArray[np.bool_] | None = None,
 ) -> SchoolEffects:
     """Build SchoolEffects from arrays.
 
@@ -152,7 +153,9 @@ def school_effects(
     flag : sequence of str
         What is unusual about a school (``"no_need_pupils"``), empty where nothing is.
     attrs : mapping
-        Must name ``estimator`` and ``context``.
+        Must name ``estimator`` and ``context``. ``assumes`` says what every value rests on, where labels do not tell.
+    not_compared : bool array, shape (s,), optional
+        Schools that cannot be compared with the others: whatever is given for them is set to missing.
 
     Raises
     ------
@@ -166,6 +169,12 @@ def school_effects(
     if len(set(shapes.values())) != 1 or next(iter(shapes.values()))[1] != len(schools):
         raise InputError(f"draws of {len(schools)} schools have shapes {shapes}", "Give (draws, schools) for each.")
     blank = np.full(len(schools), np.nan)
+    if not_compared is not None and not_compared.any():
+        draws = {measure: np.where(not_compared, np.nan, values) for measure, values in draws.items()}
+        known = {
+            measure: {name: np.where(not_compared, np.nan, values) for name, values in of_measure.items()}
+            for measure, of_measure in known.items()
+        }
     per_measure: dict[str, list[FloatArray]] = {name: [] for name in PER_MEASURE}
     for measure, values in draws.items():
         have = dict(known.get(measure, {}))

@@ -154,4 +154,5 @@ def fit_value_added(
     design = pupil_design(cohort, profile, columns)
     design = design.without_schools(np.flatnonzero(need.labels.component > 0))
     scores, plug_in = need.scores(name), need.n_draws < 2
+    attrs["assumes"] = need.assumes(name)
     return fit_need(design, scores, name, [chosen], rng=rng, draws=draws, plug_in=plug_in, attrs=attrs)[chosen].effects

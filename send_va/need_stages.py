@@ -85,7 +85,7 @@ def need_stages(inputs: StageInputs) -> list[SchoolEffects]:
         said["notes"] += [need.why_not(name) for name in wanted if name not in possible]
     with progress.stage("read the design", cohort.n_rows) as tick:
         design = pupil_design(cohort, inputs.profile, inputs.columns, tick)
-        design = design.without_schools(np.flatnonzero(labels.component > 0))
+        design = design.without_schools(np.flatnonzero(need.labels.component > 0))
         share = _write_feeder_sorting(inputs, need, design, said)
     directory.write(f"{IDENTIFICATION_NOTE}.json", lambda path: path.write_text(json.dumps(said)))
     effects = []
@@ -151,7 +151,7 @@ def _fitted(
             residual_by_need=study.value_added.residual_by_need,
             identification_draws=min(study.identification.draws, _LABEL_FREE_DRAWS) if name == "label_free" else None,
             plug_in=study.identification.plug_in,
-            attrs=inputs.attrs,
+            attrs=inputs.attrs | {"assumes": need.assumes(name)},
             progress=tick,
         )
 

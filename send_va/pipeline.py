@@ -38,7 +38,7 @@ _LOTTERY_CAUTION = (
     "Upper bounds on leniency: unobserved need of the pupils of feeders, schools and authorities is in them."
 )
 _MEASURES = ["theta", "u", "gap"]
-_OF_ONE_FIT = ("context", "estimator", "llf", "mean_p0", "prior_reference")
+_OF_ONE_FIT = ("context", "estimator", "assumes", "llf", "mean_p0", "prior_reference")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _stages(inputs: StageInputs, versions: dict[str, str]) -> Run:
             directory.work / "figures",
             unit=study.outcome.unit,
             synthetic=study.study.synthetic,
-            title=study.study.title,
+            title=". ".join(filter(None, [study.study.title, str(effects[0].attrs.get("assumes", ""))])),
         )
         _draw_lottery(study, directory)
     record = manifest(

@@ -127,6 +127,11 @@ def test_without_labels_before_transfer_the_range_is_said_first(cohort_folder: P
     run = sv.run(without_entry(cohort_folder, tmp_path / "now"), tmp_path / "out", draws=120)
     assert "cannot be told apart" in run.notes[0]
     assert list(dict.fromkeys(run.school_effects["estimator"])) == ["standardised", "labelled", "label_free"]
+    placed = run.rankings.groupby("estimator")["published"].any()
+    assert not placed["standardised"] and placed["labelled"] and placed["label_free"]
+    assumed = "no label before transfer: 50 % of what the school adds to labels is taken to be need"
+    assert (run.rankings.query("estimator == 'standardised'")["reason"] == assumed).all()
+    assert read(run, "identification.csv")["flag"].str.startswith(assumed).all()
     ranges = read(run, "assumption_ranges.csv")
     assert set(ranges.query("assumption == 'sorting_share'")["value"]) == {0.0, 1.0}
     shares = read(run, "identification_variance.csv")
@@ -190,8 +195,14 @@ def test_schools_that_feeders_do_not_connect_are_not_compared(cohort_folder: Pat
     theta = run.school_effects.query("measure == 'theta'").set_index("school")
     alone = theta.loc[[str(school) for school in apart]]
     assert (alone["flag"] == NOT_CONNECTED).all() and (alone["n_pupils"] == 0).all()
-    ranked = run.rankings.set_index("school").loc[alone.index]
-    assert not ranked["published"].any() and (ranked["reason"] != "").all()
+    assert alone[["mean", "sd", "lower", "upper", "estimate"]].isna().all(axis=None)
+    ranked = run.rankings.set_index("school")
+    places = ["expected_rank", "rank_lower", "rank_upper", "p_quintile_1"]
+    assert (ranked.loc[alone.index, "reason"] == NOT_CONNECTED).all()
+    assert not ranked.loc[alone.index, "published"].any() and ranked.loc[alone.index, places].isna().all(axis=None)
+    assert ranked["rank_upper"].max() == 38  # two schools of 40 take no place
+    np.testing.assert_allclose(ranked["expected_rank"].sum(), 38 * 39 / 2)
+    assert not set(alone.index) & set(read(run, "assumption_ranges.csv")["school"].astype(str))
     assert any("not connected" in note for note in run.notes)
     schools = read(run, "identification.csv").set_index("school")
     assert schools.loc[apart, "intake_need"].isna().all()

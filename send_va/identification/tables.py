@@ -174,12 +174,13 @@ def _reliability(need: Need) -> Floats:
 
 
 def _flags(need: Need, table: pd.DataFrame) -> list[str]:
-    share = table["labelled_share"].to_numpy()
+    share, apart = table["labelled_share"].to_numpy(), need.labels.component > 0
     conditions = {
-        "not connected with other schools through feeders: cannot be compared": need.labels.component > 0,
+        need.assumes("standardised"): np.full(len(table), not need.has_entry),
+        "not connected with other schools through feeders: cannot be compared": apart,
         "no pupil labelled": share == 0,
         "every pupil labelled": share == 1,
-        "intake need weakly identified": table["intake_need_reliability"].to_numpy() < WEAK_INTAKE,
+        "intake need weakly identified": ~apart & (table["intake_need_reliability"].to_numpy() < WEAK_INTAKE),
         "feeders of the school's own body": table["n_same_body"].to_numpy() > 0,
     }
     return ["; ".join(text for text, holds in conditions.items() if holds[j]) for j in range(len(table))]

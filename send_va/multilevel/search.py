@@ -60,7 +60,8 @@ def optimise(
         options: Any = {"gtol": _FLAT * criterion.degrees**0.5, "maxiter": 500, "hess_inv0": inverse_curvature}
         result = minimize(centred, theta, jac=True, method="BFGS", options=options)
         theta, message = np.asarray(result.x), str(result.message)
-        inverse_curvature = (result.hess_inv + result.hess_inv.T) / 2.0  # rounding makes it a little lopsided
+        lopsided = np.asarray(result.hess_inv, dtype=np.float64)  # by rounding
+        inverse_curvature = (lopsided + lopsided.T) / 2.0
         escape = _escape_from_zero(criterion, theta)
         if escape is None:
             break

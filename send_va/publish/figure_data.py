@@ -65,12 +65,13 @@ def select_effects(effects: pd.DataFrame, *, measure: str, estimator: str, conte
     Returns
     -------
     pandas.DataFrame
-        One row a school; ties are in the order of the school's identifier.
+        One row a school that has an effect; ties are in the order of the school's identifier.
+        ``attrs["not_compared"]`` is the number of the others.
 
     Raises
     ------
     InputError
-        A column is missing, no row is left, or a mean is not a finite number.
+        A column is missing, no row is left, or a number is not finite.
 
     Examples
     --------
@@ -81,7 +82,10 @@ def select_effects(effects: pd.DataFrame, *, measure: str, estimator: str, conte
     """
     require_columns(effects, EFFECT_COLUMNS, "school_effects.csv")
     wanted = {"measure": measure, "estimator": estimator, "context": context}
-    rows = _select(effects, wanted, "school_effects.csv")
+    selected = _select(effects, wanted, "school_effects.csv")
+    rows = selected[selected[["mean", "lower", "upper"]].notna().any(axis=1)].reset_index(drop=True)
+    if not len(rows):
+        raise InputError("no school of school_effects.csv has an effect", "See the column flag.")
     usable = np.isfinite(rows[["mean", "lower", "upper"]].to_numpy(dtype=float, na_value=np.nan)).all(axis=1)
     if not usable.all():
         bad = np.flatnonzero(~usable)[:10]
@@ -91,10 +95,12 @@ def select_effects(effects: pd.DataFrame, *, measure: str, estimator: str, conte
                 column="mean",
                 count=int((~usable).sum()),
                 values=tuple(str(rows["school"].iloc[row]) for row in bad),
-                remedy="Values are school identifiers. Leave schools without an estimate out of the figure.",
+                remedy="Values are school identifiers. Leave all three empty for a school without an effect.",
             )
         )
-    return rows.sort_values(["mean", "school"], kind="stable").reset_index(drop=True)
+    ordered = rows.sort_values(["mean", "school"], kind="stable").reset_index(drop=True)
+    ordered.attrs["not_compared"] = len(selected) - len(rows)
+    return ordered
 
 
 def select_rankings(rankings: pd.DataFrame, *, estimator: str, context: str) -> pd.DataFrame:

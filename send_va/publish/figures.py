@@ -103,7 +103,7 @@ def caterpillar(
         "differ clearly from the average",
         f"Each vertical line is a school's 95 % interval, {mark_of_middle(len(rows))} the mean, lowest first. "
         f"Intervals that do not include the average: {apart:,}.",
-        _note(title, estimator, context),
+        f"{_note(title, estimator, context)}{_not_compared(rows)}",
         synthetic=synthetic,
     )
     draw_intervals(ax, mean, lower, upper)
@@ -267,7 +267,7 @@ def funnel(
         f"Estimates before shrinkage, by number of pupils with need. {outside['95 %']:,} schools lie outside the "
         f"95 % limits, where chance alone would put about {0.05 * len(estimate):,.0f}.",
         f"{_note(title, estimator, context)} Limits show sampling error only (median of se x square root of n). "
-        f"Schools not estimable: {int((~estimable).sum()):,}.",
+        f"Schools not estimable: {int((~estimable).sum()) + int(rows.attrs['not_compared']):,}.",
         synthetic=synthetic,
         legend_row=True,
     )
@@ -436,3 +436,8 @@ def _short(measure: str) -> str:
 def _note(title: str, estimator: str, context: str) -> str:
     named = f"{title.rstrip('.')}. " if title else ""
     return f"{named}Estimator: {estimator}. Context: {context}."
+
+
+def _not_compared(rows: pd.DataFrame) -> str:
+    count = int(rows.attrs["not_compared"])
+    return f" Schools that cannot be compared: {count:,}." if count else ""

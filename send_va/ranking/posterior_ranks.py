@@ -22,8 +22,9 @@ class Ranking:
     table : DataFrame
         One row a school, in the order of the effects: school, estimator, context, expected_rank, rank_lower,
         rank_upper, rank_lower_simultaneous, rank_upper_simultaneous, p_quintile_1 ... p_quintile_5, grade, published,
-        reason. Rank 1 is the highest value; quintile 1 is the fifth of schools with the highest values. Simultaneous
-        bounds and grades need unshrunken estimates and are left empty here.
+        reason. Rank 1 is the highest value; quintile 1 is the fifth of schools with the highest values. Schools that
+        cannot be compared take no place: their ranks are missing, and those of the others count the others only.
+        Simultaneous bounds and grades need unshrunken estimates and are left empty here.
     measure : str
     coverage : float
         Of each school's rank interval, taken by itself.
@@ -75,12 +76,13 @@ def rank(
     -------
     Ranking
         ``expected_rank`` minimises squared error of the ranks; where intervals cover most places, exact ranks should
-        not be shown.
+        not be shown. No school is given a position where the effects rest on an assumption that labels do not tell
+        (``effects.attrs["assumes"]``).
 
     Raises
     ------
     InputError
-        Unknown measure, coverage outside (0, 1), or fewer than two schools.
+        Unknown measure, coverage outside (0, 1), or fewer than two schools that can be compared.
 
     References
     ----------
@@ -90,27 +92,38 @@ def rank(
     if not 0.0 < coverage < 1.0:
         raise InputError(f"coverage must lie between 0 and 1, not {coverage}")
     draws = effects.draws(measure)
-    if draws.shape[1] < 2:
+    compared = np.isfinite(draws).all(axis=0)
+    n, all_schools = int(compared.sum()), draws.shape[1]
+    if n < 2:
         raise InputError("one school cannot be ranked", "Give the effects of two schools or more.")
-    ranks = draw_ranks(draws)
-    n = draws.shape[1]
+    ranks = draw_ranks(draws[:, compared])
     tail = (1.0 - coverage) / 2.0
     lower = np.quantile(ranks, tail, axis=0, method="inverted_cdf")
     upper = np.quantile(ranks, 1.0 - tail, axis=0, method="inverted_cdf")
     quintile = (ranks - 1) * 5 // n  # 0 for the highest fifth
     reasons = (rule or PublicationRule()).reasons(effects.summary(measure, coverage))
+    if effects.attrs.get("assumes"):
+        reasons[:] = effects.attrs["assumes"]
+    empty = pd.array([None] * all_schools, dtype="Int64")
     table = pd.DataFrame(
         {
             "school": effects.schools,
             "estimator": effects.attrs["estimator"],
             "context": effects.attrs["context"],
-            "expected_rank": ranks.mean(axis=0),
-            "rank_lower": lower.astype(np.int64),
-            "rank_upper": upper.astype(np.int64),
-            "rank_lower_simultaneous": pd.array([None] * n, dtype="Int64"),
-            "rank_upper_simultaneous": pd.array([None] * n, dtype="Int64"),
+            "expected_rank": _of_compared(ranks.mean(axis=0), compared),
+            "rank_lower": pd.Series(_of_compared(lower, compared)).astype("Int64"),
+            "rank_upper": pd.Series(_of_compared(upper, compared)).astype("Int64"),
+            "rank_lower_simultaneous": empty,
+            "rank_upper_simultaneous": empty,
         }
-        | {f"p_quintile_{k + 1}": (quintile == k).mean(axis=0) for k in range(5)}
-        | {"grade": pd.array([None] * n, dtype="Int64"), "published": reasons == "", "reason": reasons}
+        | {f"p_quintile_{k + 1}": _of_compared((quintile == k).mean(axis=0), compared) for k in range(5)}
+        | {"grade": empty, "published": reasons == "", "reason": reasons}
     )
     return Ranking(table, measure, coverage)
+
+
+def _of_compared(values: NDArray[np.number], compared: NDArray[np.bool_]) -> FloatArray:
+    """One value a school; missing for those that are not compared."""
+    out = np.full(len(compared), np.nan)
+    out[compared] = values
+    return out

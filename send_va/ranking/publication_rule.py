@@ -31,10 +31,12 @@ class PublicationRule:
         Parameters
         ----------
         summary : DataFrame
-            With columns n_need, reliability and flag, as :meth:`send_va.effects.SchoolEffects.summary` returns.
+            With columns mean, n_need, reliability and flag, as :meth:`send_va.effects.SchoolEffects.summary` returns.
         """
         reason = np.full(len(summary), "", dtype=object)
         unreliable = summary["reliability"].to_numpy() < self.minimum_reliability
         reason[unreliable] = f"u: reliability below {self.minimum_reliability:g}"
         reason[summary["n_need"].to_numpy() < self.minimum_need] = f"fewer than {self.minimum_need} pupils with need"
+        missing = summary["mean"].isna().to_numpy()
+        reason[missing] = summary["flag"].to_numpy()[missing]
         return reason

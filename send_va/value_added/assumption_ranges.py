@@ -60,9 +60,9 @@ def assumption_ranges(
     Returns
     -------
     DataFrame
-        school, estimator, context, assumption, value, mean, lower, upper (95 %) of theta in outcome units. A school
-        whose intervals differ much over a range depends on that assumption. Where pupils come from feeders of the
-        school's own body, one more row a school leaves their labels before transfer out.
+        school, estimator, context, assumption, value, mean, lower, upper (95 %) of theta in outcome units, of schools
+        that can be compared. A school whose intervals differ much over a range depends on that assumption. Where pupils
+        come from feeders of the school's own body, one more row a school leaves their labels before transfer out.
     """
     contexts = list(headline)
     base = _fitted(need, design, estimator, contexts, seed, prior_slope, residual_by_need)
@@ -124,7 +124,7 @@ def _rows(headline: SchoolEffects, base: SchoolEffects, found: SchoolEffects) ->
     added = np.maximum(sd["headline"] ** 2 - sd["base"] ** 2, 0.0)
     reach = _NORMAL_95 * np.sqrt(sd["found"] ** 2 + added)
     mean = found.data["mean"].sel(measure="theta").to_numpy()  # conditional mean: no noise of drawing
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "school": found.schools,
             "estimator": str(headline.attrs["estimator"]),
@@ -134,3 +134,4 @@ def _rows(headline: SchoolEffects, base: SchoolEffects, found: SchoolEffects) ->
             "upper": mean + reach,
         }
     )
+    return table[np.isfinite(mean)]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 
 from send_va.effects import SchoolEffects
 from send_va.errors import InputError
-from send_va.multilevel.crossproducts import FloatArray
 
-_COLUMNS = ["school", "context", "estimator", "against", "difference", "difference_sd", "p_beyond", "disagrees"]
+_COLUMNS = ["school", "context", "estimator", "against", "difference", "difference_sd", "disagrees"]
 
 
 def disagreements(
@@ -35,12 +32,11 @@ def disagreements(
     Returns
     -------
     DataFrame
-        One row a context, estimator and school: school, context, estimator, against (the headline), difference (of
-        means: estimator minus headline, outcome units), difference_sd (the same in pupil SDs), p_beyond, disagrees
+        One row a context, estimator and school that both estimate: school, context, estimator, against (the headline),
+        difference (of means: estimator minus headline, outcome units), difference_sd (the same in pupil SDs), disagrees
         (``|difference_sd| > amount``). Where a school disagrees, its result hangs on how need is identified: read the
-        headline with that in mind. ``p_beyond`` is the probability that the difference exceeds `amount`, with the draws
-        of the two estimators taken as independent. Their errors go together, since the pupils are the same, so the
-        probability given the records is nearer to 0 or 1 than that: p_beyond understates how sure the verdict is.
+        headline with that in mind. There is no probability beside it: errors of estimators on the same pupils go
+        together, and draws of different estimators do not show how far.
 
     Raises
     ------
@@ -67,8 +63,7 @@ def disagreements(
         there = ", ".join(dict.fromkeys(str(part.attrs["estimator"]) for part in effects)) or "no estimator"
         raise InputError(f"no estimator {headline!r} to compare with", f"There is {there}.")
     others = [part for part in effects if part.attrs["estimator"] != headline and part.attrs["context"] in heads]
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
-        frames = list(cores.map(lambda part: _compared(part, heads[part.attrs["context"]], amount, measure), others))
+    frames = [_compared(part, heads[part.attrs["context"]], amount, measure) for part in others]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_COLUMNS)
 
 
@@ -80,20 +75,11 @@ def _compared(other: SchoolEffects, head: SchoolEffects, amount: float, measure:
     mean, head_mean = (part.data["mean"].sel(measure=measure).to_numpy() for part in (other, head))
     difference = mean - head_mean
     frame = pd.DataFrame({"school": head.schools, "context": head.attrs["context"], "estimator": estimator})
-    return frame.assign(
+    compared: pd.DataFrame = frame.assign(
         against=against,
         difference=difference,
         difference_sd=difference / unit,
-        p_beyond=_share_beyond(other.draws(measure), head.draws(measure), amount * unit),
         disagrees=np.abs(difference) > amount * unit,
     )
-
-
-def _share_beyond(first: FloatArray, second: FloatArray, amount: float) -> FloatArray:
-    """Share of all pairs of draws that differ by more than `amount`, by school."""
-    share = np.empty(first.shape[1])
-    for school in range(first.shape[1]):
-        a, b = np.sort(first[:, school]), np.sort(second[:, school])
-        within = np.searchsorted(a, b + amount, side="right") - np.searchsorted(a, b - amount, side="left")
-        share[school] = 1.0 - within.mean() / len(a)
-    return share
+    estimated: pd.DataFrame = compared.loc[np.isfinite(difference)]
+    return estimated

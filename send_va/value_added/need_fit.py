@@ -251,6 +251,7 @@ def _effects(design: PupilDesign, start: PlugInFit, pooled: Pooled, attrs: dict[
         n_need=np.rint(start.n_with).astype(np.int64),
         flag=[str(flag) for flag in flags],
         attrs=attrs,
+        not_compared=apart,
     )
 
 

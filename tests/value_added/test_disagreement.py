@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from send_va.effects import SchoolEffects, school_effects
 from send_va.errors import InputError
@@ -23,8 +22,7 @@ def effects(estimator: str, context: str, level: list[float], seed: int, schools
     )
 
 
-def test_differences_in_pupil_sds_and_their_probability() -> None:
-    """Two normals of SD 1 differ by more than 1: P from the normal distribution, within four Monte-Carlo errors."""
+def test_differences_in_pupil_sds() -> None:
     all_of_them = [
         effects("labelled", "cva", [0.5, 0.0, 3.0], 1),
         effects("entry", "cva", [0.0, 0.0, 0.0], 2),
@@ -35,9 +33,6 @@ def test_differences_in_pupil_sds_and_their_probability() -> None:
     assert table["against"].unique().tolist() == ["entry"]
     np.testing.assert_allclose(table["difference_sd"], [0.05, 0.0, 0.3])
     assert table["disagrees"].tolist() == [False, False, True]
-    for level, p in zip([0.5, 0.0, 3.0], table["p_beyond"], strict=True):
-        expected = norm.cdf((-1 - level) / np.sqrt(2)) + norm.sf((1 - level) / np.sqrt(2))
-        assert p == pytest.approx(expected, abs=4 * 0.5 / np.sqrt(4000))
 
 
 def test_the_amount_is_the_readers() -> None:
