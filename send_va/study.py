@@ -386,6 +386,9 @@ def _identification_out_of_range(given: IdentificationSection) -> list[Failure]:
             Failure("must be above 0", column="identification.disagreement", values=(repr(given.disagreement),))
         )
     for name, least in (("area_sorting_share", 0.0), ("label_reliability", 0.3), ("sorting_share", 0.0)):
+        if not getattr(given, name):
+            remedy = "Name the values to show results for, or leave the key out for the usual ones."
+            failures.append(Failure("names no value", column=f"identification.{name}", remedy=remedy))
         bad = tuple(repr(value) for value in getattr(given, name) if not least <= value <= 1.0)
         if bad:
             failures.append(Failure(f"must lie between {least} and 1", column=f"identification.{name}", values=bad))

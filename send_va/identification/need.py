@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -209,8 +209,12 @@ class Need:
         Raises
         ------
         InputError
-            A share or reliability out of range.
+            An assumption that does not exist; a share or reliability out of range.
         """
+        known = [item.name for item in fields(Assumptions)]
+        unknown = [name for name in changes if name not in known]
+        if unknown:
+            raise InputError(f"no assumption {', '.join(map(repr, unknown))}", f"Assumptions are {', '.join(known)}.")
         assumptions = replace(self.assumptions, **changes)
         _check(assumptions)
         if not self.has_entry and "sorting_share" in changes:

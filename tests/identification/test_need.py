@@ -314,6 +314,11 @@ def test_assumptions_out_of_range_are_refused(assumptions: Assumptions, message:
         estimate_need(small().labels, seed=1, draws=0, assumptions=assumptions)
 
 
+def test_an_unknown_assumption_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"no assumption 'reliability'\. Assumptions are feeder_sorting_share, area"):
+        small().under(reliability=0.9)
+
+
 def test_an_unknown_estimator_is_refused_with_the_known_ones() -> None:
     with pytest.raises(NotSupportedError, match=r"no estimator 'oracle'.*standardised, entry, label_free"):
         small().scores("oracle")
