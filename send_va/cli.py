@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from send_va.errors import InputError, SendVaError
+from send_va.errors import Failure, InputError, SendVaError
 
 app = typer.Typer(
     help="Contextual value-added for pupils with special educational needs, by school, with its uncertainty.",
@@ -66,30 +67,27 @@ def check(
     study: Annotated[Path, typer.Argument(help="Study file (study.toml).")],
     as_json: AsJson = False,
 ) -> None:
-    """Validate the study and every record; list all that fails."""
+    """Validate the study and every record; list all for which a run would be refused."""
     from send_va.study import load_study
 
     try:
         loaded = load_study(study)
         from send_va.estimation import read_cohort
-        from send_va.records.check import check_cohort
+        from send_va.study_check import check_study
 
-        report = check_cohort(read_cohort(loaded), baseline=loaded.prior.baseline)
+        report = check_study(loaded, read_cohort(loaded))
     except InputError as error:
         if not as_json:
             raise
         typer.echo(json.dumps([dataclasses.asdict(failure) for failure in error.failures], indent=2))
         raise typer.Exit(error.exit_code) from error
-    table = report.table()
     if as_json:
-        typer.echo(table.to_json(orient="records", indent=2))
-    elif table.empty:
-        typer.echo("Every record passes every rule.")
+        typer.echo(report.table().to_json(orient="records", indent=2))
     else:
-        _print_table(table)
-    errors = int((table["level"] == "error").sum()) if len(table) else 0
-    if not as_json:
-        typer.echo(f"{errors} failing rule(s), {len(table) - errors} warning(s).")
+        _print_failures(report.failures)
+        if not report.failures:
+            typer.echo("Every record passes every rule.")
+        typer.echo(f"{len(report.errors)} failing rule(s), {len(report.warnings)} warning(s).")
     if not report.ok:
         raise typer.Exit(2)
 
@@ -130,18 +128,18 @@ def demo(
     typer.echo(run_demo(out, schools=schools, quiet=quiet))
 
 
-def _print_table(table: object) -> None:
-    """Print a table of failures: one block a rule, so that nothing is cut off in a narrow terminal."""
-    import pandas as pd
-
-    assert isinstance(table, pd.DataFrame)
-    for row in table.to_dict("records"):
-        name = f"{row['column']}: " if row["column"] else ""
-        typer.echo(f"{str(row['level']).upper()} {name}rule broken: {row['rule']}")
-        typer.echo(f"    {row['unit']}s: {row['rows']:,}")
-        for key in ("examples", "values", "remedy"):
-            if row[key]:
-                typer.echo(f"    {key}: {row[key]}")
+def _print_failures(failures: Sequence[Failure]) -> None:
+    """Print one block a failure, so that nothing is cut off in a narrow terminal."""
+    for failure in failures:
+        typer.echo(f"{failure.level.upper()} {failure.heading}")
+        if failure.count > 1 or failure.rows or failure.unit != "row":
+            typer.echo(f"    {failure.unit}s: {failure.count:,}")
+        shown = {"examples": failure.rows, "values": failure.values}
+        for name, items in shown.items():
+            if items:
+                typer.echo(f"    {name}: {', '.join(map(str, items))}")
+        if failure.remedy:
+            typer.echo(f"    remedy: {failure.remedy}")
 
 
 def main() -> None:

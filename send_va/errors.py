@@ -61,8 +61,7 @@ class Failure:
         return cls(rule, column, len(positions), rows, tuple(str(value) for value in values[:10]), remedy)
 
     def __str__(self) -> str:
-        said = self._said()
-        parts = [f"{self.column}: {said}" if self.column else said]
+        parts = [self.heading]
         if self.count > 1 or self.rows:
             parts.append(f"{self.count} {self.unit}{'s fail' if self.count != 1 else ' fails'}")
         if self.rows:
@@ -71,6 +70,11 @@ class Failure:
             parts.append(f"values {_list_some(self.values)}")
         text = "; ".join(parts)
         return f"{text}. {self.remedy}" if self.remedy else f"{text}."
+
+    @property
+    def heading(self) -> str:
+        """The column and what is wrong with it."""
+        return f"{self.column}: {self._said()}" if self.column else self._said()
 
     def _said(self) -> str:
         return self.rule

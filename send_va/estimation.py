@@ -8,6 +8,7 @@ import numpy as np
 
 from send_va.effects import SchoolEffects
 from send_va.errors import InputError, NotSupportedError
+from send_va.identification.identified import check_labels
 from send_va.identification.labels import read_labels
 from send_va.identification.need import Need, estimate_need
 from send_va.identification.scores import Assumptions
@@ -20,7 +21,7 @@ from send_va.study import ESTIMATORS, Study, load_study
 from send_va.value_added.design import context_columns, labelled_products
 from send_va.value_added.labelled import fit_labelled
 from send_va.value_added.need_fit import fit_need
-from send_va.value_added.pupil_design import pupil_design
+from send_va.value_added.pupil_design import PupilDesign, pupil_design
 
 
 def read_cohort(study: str | Path | Study) -> Cohort:
@@ -80,13 +81,14 @@ def fit_identification(
     Raises
     ------
     InputError
-        Records that cannot be used, labels that do not vary, a predictor that the rated school sets.
+        Records that cannot be used, labels that do not vary, a predictor that the rated school sets, feeders of which
+        no two schools share one. All are listed.
     """
     if draws < 0 or draws == 1 or seed < 0:
         raise InputError(
             f"draws must be 0 or at least 2, and seed 0 or more, not {draws} and {seed}", "One draw has no spread."
         )
-    check_cohort(cohort, baseline="not stated").raise_if_failed()
+    check_cohort(cohort, baseline="not stated").with_failures(check_labels(cohort)).raise_if_failed()
     profile = cohort.profile(prior_knots)
     labels = read_labels(cohort, profile, context_columns(cohort, profile))
     return estimate_need(labels, seed=seed, draws=draws, assumptions=assumptions)
@@ -131,7 +133,8 @@ def fit_value_added(
     Raises
     ------
     InputError
-        An unknown context, records that cannot be used, or an estimator without `need`.
+        An unknown context, records that cannot be used, an estimator without `need`, or `need` of other records or of
+        the same in another order.
     NotSupportedError
         An unknown estimator, or one the records do not allow.
     """
@@ -152,7 +155,20 @@ def fit_value_added(
     if need is None:
         raise InputError(f"the estimator {name!r} needs estimates of need", "need = fit_identification(cohort)")
     design = pupil_design(cohort, profile, columns)
+    _refuse_other_records(need, design)
     design = design.without_schools(np.flatnonzero(need.labels.component > 0))
     scores, plug_in = need.scores(name), need.n_draws < 2
     attrs["assumes"] = need.assumes(name)
     return fit_need(design, scores, name, [chosen], rng=rng, draws=draws, plug_in=plug_in, attrs=attrs)[chosen].effects
+
+
+def _refuse_other_records(need: Need, design: PupilDesign) -> None:
+    """Scores of need are matched to pupils by their place, so the records must be the same, in the same order."""
+    if need.labels.row_order == design.row_order:
+        return
+    of_need, given = len(need.labels.school), design.n_scored
+    how = "with other schools or prior scores, or in another order" if of_need == given else "not as many"
+    raise InputError(
+        f"need was estimated from other records: {of_need:,} complete pupils there, {given:,} in this cohort, {how}",
+        "Estimate it from this cohort: need = fit_identification(cohort).",
+    )

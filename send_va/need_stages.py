@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from send_va.effects import SchoolEffects
-from send_va.errors import BoundaryWarning, StudyError
+from send_va.errors import BoundaryWarning
 from send_va.identification.form import NeedFormWarning, check_form
 from send_va.identification.labels import LabelRecords, read_labels
 from send_va.identification.lottery import identification_lottery
@@ -23,10 +23,10 @@ from send_va.identification.need import NEED_ESTIMATORS, Need, estimate_need
 from send_va.identification.tables import national_standard, school_table
 from send_va.multilevel.threads import one_blas_thread
 from send_va.records.design_columns import Context
-from send_va.records.reader import Cohort
 from send_va.stage_files import csv_writer, load_effects, save_fit, stage_files
 from send_va.stage_inputs import StageInputs
 from send_va.study import Study
+from send_va.study_check import wanted_estimators
 from send_va.value_added.assumption_ranges import assumption_ranges
 from send_va.value_added.feeder_sorting import estimate_feeder_sorting
 from send_va.value_added.fit_result import ValueAddedFit
@@ -37,25 +37,6 @@ IDENTIFICATION_NOTE = "stage-identification"
 _DONE = "stage-need.json"
 _LABEL_FREE_DRAWS = 40  # ``p0`` hangs on national coefficients only, which hardly vary between draws
 _FORM_STREAM, _VALUE_ADDED_STREAM = 11, 12  # spawn keys of generators, apart from those of the labelled estimator
-
-
-def wanted_estimators(study: Study, cohort: Cohort) -> tuple[str, ...]:
-    """Estimators of the study that these records allow, need-based ones only.
-
-    Raises
-    ------
-    StudyError
-        The study names `entry` and the records have no SEN status before transfer.
-    """
-    named = study.value_added.estimators
-    has_entry = cohort.roles.sen_status_entry is not None
-    if named is not None and "entry" in named and not has_entry:
-        raise StudyError(
-            "value_added.estimators names 'entry', but no sen_status_entry is named under [roles]",
-            "Name the SEN status of the last census before transfer, or leave 'entry' out.",
-        )
-    allowed = [name for name in NEED_ESTIMATORS if name != "entry" or has_entry]
-    return tuple(name for name in allowed if named is None or name in named)
 
 
 def headline(estimators: Sequence[str]) -> str:

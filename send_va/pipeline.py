@@ -17,20 +17,20 @@ from send_va.effects import SchoolEffects
 from send_va.errors import ConvergenceError, InputError, NotSupportedError
 from send_va.estimation import read_cohort
 from send_va.labelled_stages import labelled_stages
-from send_va.need_stages import IDENTIFICATION_NOTE, headline, need_stages, wanted_estimators
+from send_va.need_stages import IDENTIFICATION_NOTE, headline, need_stages
 from send_va.progress import Progress
 from send_va.publish.figure_style import save_svg_png
 from send_va.publish.figures import save_figures
 from send_va.publish.lottery_figure import identification_shares
 from send_va.publish.manifest import describe_machine, installed_versions, manifest, write_json_atomic
 from send_va.ranking import PublicationRule, rank
-from send_va.records.check import check_cohort
 from send_va.records.design_columns import CONTEXTS
 from send_va.records.reader import Cohort
 from send_va.run_directory import RunDirectory, refuse_foreign
 from send_va.stage_files import TABLES, csv_writer, stage_files
 from send_va.stage_inputs import StageInputs
 from send_va.study import Study, load_study, validated
+from send_va.study_check import check_study, wanted_estimators
 from send_va.value_added.disagreement import disagreements
 
 _ORDER = ("entry", "standardised", "labelled", "label_free")  # headline first
@@ -117,7 +117,7 @@ def run(
     stages = 3 + (1 + len(contexts)) * _labelled(study) + (4 + len(wanted)) * bool(wanted)
     progress = Progress(stages, quiet=quiet)
     with progress.stage("check the records"):
-        check_cohort(cohort, baseline=study.prior.baseline).raise_if_failed()
+        check_study(study, cohort).raise_if_failed()
     versions = installed_versions()
     directory = RunDirectory.open(out, study.fingerprint(cohort.source.sha256, versions), resume=resume)
     try:

@@ -19,6 +19,7 @@ area_sorting_share = [0.0]
 label_reliability = [1.0]
 """
 ONLY_LABELLED = '[value_added]\nestimators = ["labelled"]'
+RUN_QUIETLY = ["run", "study.toml", "--out", "out", "-q"]
 HEAVY = {"numpy", "pandas", "ibis", "pandera", "scipy", "matplotlib", "xarray", "pyarrow", "sklearn"}
 
 
@@ -103,6 +104,35 @@ def test_check_lists_every_failing_rule(cohort_folder: Path, tmp_path: Path) -> 
     listed = json.loads(send_va("check", "study.toml", "--json", cwd=tmp_path).stdout)
     assert {row["column"] for row in listed if row["level"] == "error"} >= {"outcome", "sen_status", "pupil"}
     assert str(pupils["pupil"].iloc[0]) not in plain.stdout
+
+
+def test_check_lists_all_that_run_would_refuse_of_identification(cohort_folder: Path, tmp_path: Path) -> None:
+    """A predictor the school sets, labels at entry that do not vary, feeders nested in schools: one report, twice."""
+    pupils = pd.read_parquet(cohort_folder / "pupils.parquet")
+    own_feeders = pupils["school"] * 10 + pupils["pupil"] % 3
+    bad = pupils.assign(sen_provision_now=pupils["pupil"] % 2, sen_status_entry="N", feeder=own_feeders)
+    bad.to_parquet(tmp_path / "pupils.parquet")
+    text = (cohort_folder / "study.toml").read_text(encoding="utf-8")
+    study = text.replace('context = ["C(sex)",', 'context = ["sen_provision_now", "C(sex)",')
+    assert study != text
+    (tmp_path / "study.toml").write_text(study, encoding="utf-8")
+    checked, ran = (send_va(*words, cwd=tmp_path) for words in (["check", "study.toml"], RUN_QUIETLY))
+    assert (checked.returncode, ran.returncode) == (2, 2)
+    assert "Traceback" not in checked.stderr + ran.stderr
+    assert "3 failing rule(s)" in checked.stdout
+    for column, rule in (
+        ("sen_provision_now", "cannot predict need: the SEN status now is set by the rated school"),
+        ("roles.sen_status_entry", "labels at entry do not vary (no pupil has SEN)"),
+        ("roles.feeder", "no two schools share a feeder"),
+    ):
+        assert f"ERROR {column}: {rule}" in checked.stdout
+        assert f"{column}: {rule}" in ran.stderr
+    for remedy in ("Leave it out of the context", "Check [sen] and sen_status_entry", "leave out both roles feeder"):
+        assert remedy in checked.stdout
+        assert remedy in ran.stderr
+    assert {item.name for item in tmp_path.iterdir()} == {"study.toml", "pupils.parquet"}
+    (tmp_path / "study.toml").write_text(study.replace("[value_added]", ONLY_LABELLED), encoding="utf-8")
+    assert send_va("check", "study.toml", cwd=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import send_va as sv
-from send_va.errors import StudyError
+from send_va.errors import InputError
 from send_va.records.simulator import write_cohort
 from send_va.value_added.need_fit import NOT_CONNECTED
 
@@ -143,7 +143,7 @@ def test_without_labels_before_transfer_the_range_is_said_first(cohort_folder: P
 
 def test_entry_without_labels_before_transfer_is_refused(cohort_folder: Path, tmp_path: Path) -> None:
     study = without_entry(cohort_folder, tmp_path / "now", 'estimators = ["entry"]')
-    with pytest.raises(StudyError, match="sen_status_entry"):
+    with pytest.raises(InputError, match=r"value_added.estimators: names 'entry', but no sen_status_entry"):
         sv.run(study, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

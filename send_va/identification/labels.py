@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from send_va.errors import Failure, InputError
 from send_va.records.design_columns import ContextColumns
+from send_va.records.row_order import RowOrder
 
 if TYPE_CHECKING:
     from send_va.records.profile import CohortProfile
@@ -73,7 +74,9 @@ class LabelRecords:
     same_body : bool array, shape (n,)
         The feeder is the school itself (an all-through school) or of its trust, so the rated body set both labels.
     component : integer array, shape (schools,)
-        Connected component of the feeder-school graph; 0 is the largest.
+        Connected component of the feeder-school graph; 0 is the largest. All 0 where no status at entry is recorded.
+    row_order : str
+        Hash of which pupils these are and in which order, by school and prior scores.
     """
 
     row_number: NDArray[np.int64]
@@ -95,6 +98,7 @@ class LabelRecords:
     regions: tuple[str, ...]
     same_body: NDArray[np.bool_]
     component: Ints
+    row_order: str = ""
 
     @property
     def has_entry(self) -> bool:
@@ -102,10 +106,22 @@ class LabelRecords:
         return bool((self.entry >= 0).any())
 
     @property
+    def used_at_entry(self) -> NDArray[np.bool_]:
+        """Pupils whose label before transfer is fitted to: it and the feeder are known, and the school is connected."""
+        return usable(self.entry, self.feeder, self.component[self.school], bool(self.feeders))
+
+    @property
     def levels(self) -> int:
         """Thresholds the labels have: 2 (support and EHCP) where each label occurs with each, else 1 (any SEN)."""
-        recorded = [self.now, *([self.entry] if self.has_entry else [])]
+        used = self.used_at_entry
+        recorded = [self.now[used], self.entry[used]] if self.has_entry else [self.now]
         return 2 if all(np.bincount(label + 1, minlength=4)[2:].min() >= _FEWEST for label in recorded) else 1
+
+
+def usable(entry: Ints, feeder: Ints, component: Ints, feeders: bool) -> NDArray[np.bool_]:
+    """Which labels before transfer can be fitted to, each array (n,); `feeders` says whether any feeder is recorded."""
+    known = (entry >= 0) & (component == 0)
+    return np.asarray(known & (feeder >= 0)) if feeders else np.asarray(known)
 
 
 def read_labels(cohort: Cohort, profile: CohortProfile, context: ContextColumns) -> LabelRecords:
@@ -148,13 +164,15 @@ def read_labels(cohort: Cohort, profile: CohortProfile, context: ContextColumns)
     optional = [name for name in bodies if name]
     status = ["sen_level", *(["sen_level_entry"] if roles.sen_status_entry else [])]
     kept = ["row_number", roles.school, *optional, *status]
-    parts, batches = [], []
+    parts, batches, order = [], [], RowOrder(roles.school, context.prior_columns)
     for batch in cohort.batches(list(dict.fromkeys([*kept, *context.prior_columns, *context.background_columns]))):
         parts.append(np.hstack([*context.prior_of(batch), *context.background_of(batch)]))
         batches.append(batch.select(kept))
+        order.add(batch)
     if not parts:
         raise InputError("no pupil has a complete record", "send-va check lists what is missing, column by column.")
-    return _assembled(pa.Table.from_batches(batches), np.concatenate(parts), cohort, profile, context)
+    assembled = _assembled(pa.Table.from_batches(batches), np.concatenate(parts), cohort, profile, context)
+    return replace(assembled, row_order=order.hash)
 
 
 def refuse_set_by_school(names: tuple[str, ...]) -> None:
@@ -174,7 +192,20 @@ def refuse_set_by_school(names: tuple[str, ...]) -> None:
     --------
     >>> refuse_set_by_school(("fsm6", "idaci"))
     """
-    failures = [
+    failures = set_by_school(names)
+    if failures:
+        raise InputError(failures)
+
+
+def set_by_school(names: tuple[str, ...]) -> tuple[Failure, ...]:
+    """List predictors of need that the rated school sets.
+
+    Examples
+    --------
+    >>> [failure.column for failure in set_by_school(("fsm6", "suspensions"))]
+    ['suspensions']
+    """
+    return tuple(
         Failure(
             f"cannot predict need: {reason}",
             name,
@@ -182,9 +213,7 @@ def refuse_set_by_school(names: tuple[str, ...]) -> None:
         )
         for name in names
         if (reason := _why_set_by_school(name)) is not None
-    ]
-    if failures:
-        raise InputError(failures)
+    )
 
 
 def _why_set_by_school(name: str) -> str | None:
@@ -194,7 +223,7 @@ def _why_set_by_school(name: str) -> str | None:
     return next((reason for word, reason in _SET_BY_SCHOOL_WORDS.items() if word in plain), None)
 
 
-def _codes(table: pa.Table, name: str | None, known: tuple[str, ...] | None = None) -> tuple[Ints, tuple[str, ...]]:
+def text_codes(table: pa.Table, name: str | None, known: tuple[str, ...] | None = None) -> tuple[Ints, tuple[str, ...]]:
     """Codes of a text column, -1 where missing, and its values in order."""
     if name is None:
         return np.full(len(table), -1, dtype=np.intp), ()
@@ -212,14 +241,14 @@ def _assembled(
     roles = cohort.roles
     mean, sd = raw.mean(axis=0), raw.std(axis=0)
     keep = sd > 1e-9
-    school, schools = _codes(table, roles.school, tuple(profile.schools.schools))
-    la, las = _codes(table, roles.la)
-    feeder, feeders = _codes(table, roles.feeder)
+    school, schools = text_codes(table, roles.school, tuple(profile.schools.schools))
+    la, las = text_codes(table, roles.la)
+    feeder, feeders = text_codes(table, roles.feeder)
     if roles.feeder_la:
-        feeder_la, feeder_las = _codes(table, roles.feeder_la)
+        feeder_la, feeder_las = text_codes(table, roles.feeder_la)
     else:
         feeder_la, feeder_las = _majority(feeder, la, len(feeders), len(las)), las
-    region, regions = _codes(table, roles.region)
+    region, regions = text_codes(table, roles.region)
     entry = np.full(len(table), -1, dtype=np.intp)
     if roles.sen_status_entry:
         entry = pc.fill_null(table.column("sen_level_entry"), -1).to_numpy().astype(np.intp)
@@ -228,8 +257,8 @@ def _assembled(
         names_f, names_s = np.array([*feeders, ""]), np.array(schools)
         same = (feeder >= 0) & (names_f[feeder] == names_s[school])
     if roles.trust and roles.feeder_trust:
-        trust, trusts = _codes(table, roles.trust)
-        feeder_trust, _ = _codes(table, roles.feeder_trust, trusts)
+        trust, trusts = text_codes(table, roles.trust)
+        feeder_trust, _ = text_codes(table, roles.feeder_trust, trusts)
         same |= (trust >= 0) & (trust == feeder_trust)
     names = (*context.prior_names, *context.background_names)
     return LabelRecords(
@@ -251,7 +280,7 @@ def _assembled(
         feeder_las=feeder_las,
         regions=regions,
         same_body=same,
-        component=components(school, feeder, len(schools), len(feeders)),
+        component=_compared(entry, school, feeder, len(schools), len(feeders)),
     )
 
 
@@ -267,13 +296,22 @@ def _majority(feeder: Ints, la: Ints, n_feeders: int, n_las: int) -> Ints:
     return np.where(feeder >= 0, most[feeder], la)
 
 
-def components(school: Ints, feeder: Ints, n_schools: int, n_feeders: int) -> Ints:
+def _compared(entry: Ints, school: Ints, feeder: Ints, n_schools: int, n_feeders: int) -> Ints:
+    """Components of the schools; one where no label before transfer is recorded, which feeders could have set."""
+    if not (entry >= 0).any():
+        return np.zeros(n_schools, dtype=np.intp)
+    return components(school, feeder, n_schools, n_feeders)
+
+
+def components(school: Ints, feeder: Ints, n_schools: int, n_feeders: int, pupils: Ints | None = None) -> Ints:
     """Connected component of every school in the graph of feeders and schools; 0 is the one with most pupils.
 
     Parameters
     ----------
     school, feeder : integer array, shape (n,)
         Codes; a feeder of -1 joins nothing.
+    pupils : integer array, shape (n,), optional
+        How many pupils each row stands for; one by default.
 
     Examples
     --------
@@ -286,7 +324,7 @@ def components(school: Ints, feeder: Ints, n_schools: int, n_feeders: int) -> In
     size = n_schools + n_feeders
     links = coo_array((np.ones(known.sum()), (school[known], n_schools + feeder[known])), shape=(size, size))
     label = connected_components(links, directed=False)[1]
-    pupils = np.bincount(label[school], minlength=int(label.max()) + 1)
-    rank = np.empty(len(pupils), dtype=np.intp)
-    rank[np.argsort(-pupils, kind="stable")] = np.arange(len(pupils))
+    sizes = np.bincount(label[school], pupils, minlength=int(label.max()) + 1)
+    rank = np.empty(len(sizes), dtype=np.intp)
+    rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
     return np.asarray(rank[label[:n_schools]], dtype=np.intp)

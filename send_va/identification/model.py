@@ -10,8 +10,9 @@ from scipy.special import ndtri
 
 from send_va.errors import InputError
 from send_va.identification.current import CurrentLabel, covariance_kind, fit_current
+from send_va.identification.identified import labels_that_do_not_vary
 from send_va.identification.kernels import Floats, Ints, add_by_code, intervals
-from send_va.identification.labels import LabelRecords
+from send_va.identification.labels import LabelRecords, usable
 from send_va.multilevel.laplace import LaplaceSolution, LatentDraw, fit_laplace
 from send_va.multilevel.latent_system import Term
 from send_va.multilevel.likelihoods import Ordinal
@@ -154,10 +155,7 @@ def fit_entry(records: LabelRecords, entry: Ints | None = None, *, intake: bool 
     (('feeder', 'school'), True)
     """
     status = records.entry if entry is None else entry
-    known = (status >= 0) & (records.component[records.school] == 0)
-    if records.feeders:
-        known &= records.feeder >= 0
-    rows = np.flatnonzero(known)
+    rows = np.flatnonzero(usable(status, records.feeder, records.component[records.school], bool(records.feeders)))
     labels = np.minimum(status[rows], records.levels)
     _require_labels(labels, "at entry")
     d = records.levels
@@ -185,11 +183,9 @@ def fit_entry(records: LabelRecords, entry: Ints | None = None, *, intake: bool 
 
 
 def _require_labels(labels: Ints, when: str) -> None:
-    if not len(labels) or labels.min() == labels.max():
-        raise InputError(
-            f"labels {when} do not vary: need cannot be told from them",
-            "Check [sen] and sen_status_entry in the study file against the codes in the file (send-va check).",
-        )
+    failure = labels_that_do_not_vary(labels, np.ones(len(labels), dtype=np.intp), when)
+    if failure is not None:
+        raise InputError(failure)
 
 
 def several(la: Ints) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from send_va.errors import InputError, NotSupportedError
+from send_va.identification.identified import refuse_unidentified
 from send_va.identification.kernels import Floats
 from send_va.identification.labels import LabelRecords
 from send_va.identification.model import EntryFit, NowFit, Parameters, fit_entry, fit_now, now_likelihood
@@ -295,7 +296,7 @@ def estimate_need(
     Raises
     ------
     InputError
-        Labels that do not vary; a share or reliability out of range.
+        Labels that do not vary; no two schools share a feeder; a share or reliability out of range.
 
     Examples
     --------
@@ -314,6 +315,7 @@ def estimate_need(
     """
     assumptions = assumptions or Assumptions()
     _check(assumptions)
+    refuse_unidentified(labels)
     if not labels.has_entry:
         return _from_labels_now(labels, seed, draws, assumptions)
     fitted = fit_entry(labels)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,11 @@ class CheckReport:
             columns=columns,
         )
 
+    def with_failures(self, more: Iterable[Failure]) -> CheckReport:
+        """The same with what another check of the same records has found, errors first."""
+        found = sorted((*self.failures, *more), key=lambda failure: failure.level != "error")
+        return replace(self, failures=tuple(found))
+
     def raise_if_failed(self) -> None:
         """Stop when there is an error.
 
@@ -134,8 +139,7 @@ def check_cohort(cohort: Cohort, *, baseline: str = "KS2") -> CheckReport:
         *_school_failures(cohort),
         *_cohort_year_failures(cohort, baseline),
     ]
-    ordered = sorted(found, key=lambda failure: failure.level != "error")
-    return CheckReport(tuple(ordered), cohort.n_rows, str(cohort.source))
+    return CheckReport((), cohort.n_rows, str(cohort.source)).with_failures(found)
 
 
 def _entry_mapping(cohort: Cohort) -> Iterator[Failure]:

@@ -1,0 +1,240 @@
+"""Can need be told from leniency at all: what labels and feeders must show before a model is fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from send_va.errors import BrokenRule, Failure, InputError
+from send_va.identification.labels import Ints, LabelRecords, components, set_by_school, text_codes, usable
+from send_va.records.sources import reading
+
+if TYPE_CHECKING:
+    from send_va.records.reader import Cohort
+
+_MOST_EXAMPLES = 10
+_APART = (
+    "Check the mapping of the feeder column, or leave out both roles feeder and sen_status_entry: results are then "
+)
+_APART += "shown for the whole range of sorting_share."
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Complete pupils by school, feeder and labels: all that decides whether need can be told from leniency.
+
+    Attributes
+    ----------
+    school, feeder : integer array, shape (k,)
+        Codes; a feeder of -1 is unknown.
+    now, entry : integer array, shape (k,)
+        0 none, 1 support, 2 EHCP; -1 where the status at entry is not recorded.
+    pupils : integer array, shape (k,)
+        How many pupils each row stands for.
+    schools : tuple of str
+    feeders : int
+        How many there are.
+    """
+
+    school: Ints
+    feeder: Ints
+    now: Ints
+    entry: Ints
+    pupils: Ints
+    schools: tuple[str, ...]
+    feeders: int
+
+    @classmethod
+    def of(cls, labels: LabelRecords) -> LabelCounts:
+        """Of records already read, each row one pupil."""
+        one = np.ones(len(labels.school), dtype=np.intp)
+        return cls(labels.school, labels.feeder, labels.now, labels.entry, one, labels.schools, len(labels.feeders))
+
+    @classmethod
+    def counted(cls, cohort: Cohort) -> LabelCounts:
+        """Count where the records lie, in one aggregate over the lazy table.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from send_va.records.reader import Cohort
+        >>> frame = pd.DataFrame({"pupil": [1, 2, 3], "school": [7, 7, 8], "outcome": [40.0, 50, 51],
+        ...                       "prior": [100, 104, 99], "sen_status": ["N", "N", "E"]})
+        >>> roles = {"pupil": "pupil", "school": "school", "outcome": "outcome", "prior": ["prior"],
+        ...          "sen_status": "sen_status"}
+        >>> counts = LabelCounts.counted(Cohort.from_pandas(frame, roles))
+        >>> counts.schools, counts.now.tolist(), counts.pupils.tolist()
+        (('7', '8'), [0, 2], [2, 1])
+        """
+        roles, rows = cohort.roles, cohort.table.filter(cohort.table.complete)
+        labels = ["sen_level", *(["sen_level_entry"] if roles.sen_status_entry else [])]
+        keys = list(dict.fromkeys([roles.school, *([roles.feeder] if roles.feeder else []), *labels]))
+        with reading(cohort.source.name):
+            counted = rows.group_by(keys).aggregate(pupils=rows.count()).order_by(keys)
+            table: pa.Table = cohort.connection.to_pyarrow(counted)
+        school, schools = text_codes(table, roles.school)
+        feeder, feeders = text_codes(table, roles.feeder)
+        now, entry = (_levels(table, name) for name in ("sen_level", "sen_level_entry"))
+        return cls(school, feeder, now, entry, table.column("pupils").to_numpy().astype(np.intp), schools, len(feeders))
+
+
+def _levels(table: pa.Table, name: str) -> Ints:
+    if name not in table.column_names:
+        return np.full(len(table), -1, dtype=np.intp)
+    return np.asarray(table.column(name).fill_null(-1).to_numpy(), dtype=np.intp)
+
+
+def check_labels(cohort: Cohort) -> tuple[Failure, ...]:
+    """List everything for which the identification model would refuse a cohort, without fitting it.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The records; counted where they lie.
+
+    Returns
+    -------
+    tuple of Failure
+        Predictors that the rated school sets, labels that do not vary, feeders that connect no two schools (errors);
+        schools that feeders do not connect with the others (a warning).
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read to its end.
+
+    Examples
+    --------
+    Every school has feeders of its own:
+
+    >>> import send_va as sv
+    >>> world = sv.simulate(np.random.default_rng(1), schools=12, pupils_per_school=20)
+    >>> roles = {"pupil": "pupil", "school": "school", "feeder": "feeder", "outcome": "outcome", "prior": ["prior"],
+    ...          "sen_status": "sen_status", "sen_status_entry": "sen_status_entry"}
+    >>> pupils = world.pupils.assign(feeder=world.pupils["school"] * 10 + world.pupils["pupil"] % 3)
+    >>> [failure.rule.partition(":")[0] for failure in check_labels(sv.Cohort.from_pandas(pupils, roles))]
+    ['no two schools share a feeder']
+    """
+    roles = cohort.roles
+    return (*set_by_school((*roles.numeric_context, *roles.categorical)), *unidentified(LabelCounts.counted(cohort)))
+
+
+def refuse_unidentified(labels: LabelRecords) -> None:
+    """Refuse labels that cannot tell need, or need from leniency.
+
+    Raises
+    ------
+    InputError
+        Listing all that `check_labels` lists as an error.
+    """
+    failures = [failure for failure in unidentified(LabelCounts.of(labels)) if failure.level == "error"]
+    if failures:
+        raise InputError(failures)
+
+
+def unidentified(counts: LabelCounts) -> tuple[Failure, ...]:
+    """List why labels cannot tell need from leniency; empty where they can.
+
+    Parameters
+    ----------
+    counts : LabelCounts
+
+    Returns
+    -------
+    tuple of Failure
+        Errors, or at most one warning of schools that feeders do not connect with the largest group.
+
+    Examples
+    --------
+    >>> every = np.array([0, 0, 1, 1])
+    >>> label, one = np.array([0, 1, 0, 2]), np.ones(4, dtype=int)
+    >>> unidentified(LabelCounts(every, np.array([0, 1, 1, 1]), label, label, one, ("A", "B"), 2))
+    ()
+    >>> print(unidentified(LabelCounts(every, np.array([0, 1, 1, 1]), label, 0 * label, one, ("A", "B"), 2))[0])
+    roles.sen_status_entry: labels at entry do not vary (no pupil has SEN): need cannot be told from them; 4 pupils
+    fail; values none.
+    Check [sen] and sen_status_entry in the study file against the codes in the file (send-va check).
+    """
+    if not len(counts.school):
+        return ()  # that no row is complete is said of the records
+    found = [labels_that_do_not_vary(counts.now, counts.pupils, "now")]
+    if len(np.unique(counts.school)) < 2:
+        remedy = "Value-added compares schools: give the records of two or more, or check the mapping of the column."
+        found.append(Failure("all complete pupils are in one school", "roles.school", remedy=remedy))
+    elif (counts.entry >= 0).any():
+        found += _connection(counts)
+    return tuple(failure for failure in found if failure is not None)
+
+
+def labels_that_do_not_vary(labels: Ints, pupils: Ints, when: str) -> Failure | None:
+    """Say that no pupil has a label, or that all have one.
+
+    Parameters
+    ----------
+    labels : integer array, shape (k,)
+        0 none, 1 support, 2 EHCP, of the pupils an equation is fitted to.
+    pupils : integer array, shape (k,)
+        How many pupils each stands for.
+    when : str
+        ``now`` or ``at entry``.
+    """
+    if len(labels) and labels.min() == 0 and labels.max() > 0:
+        return None
+    role = "sen_status" if when == "now" else "sen_status_entry"
+    words = np.array(["none", "support", "EHCP"])
+    how = "every pupil has SEN" if labels.any() else "no pupil has SEN"
+    return Failure(
+        f"labels {when} do not vary ({how if len(labels) else 'none can be used'}): need cannot be told from them",
+        f"roles.{role}",
+        int(pupils.sum()),
+        values=tuple(words[np.unique(labels)].tolist()),
+        remedy=f"Check [sen] and {role} in the study file against the codes in the file (send-va check).",
+        unit="pupil",
+    )
+
+
+def _connection(counts: LabelCounts) -> list[Failure | None]:
+    """Look at the labels the entry equation uses, and at the schools that feeders connect."""
+    component = components(counts.school, counts.feeder, len(counts.schools), counts.feeders, counts.pupils)
+    there = np.unique(counts.school)
+    inside = component[there] == 0
+    used = usable(counts.entry, counts.feeder, component[counts.school], counts.feeders > 0)
+    if inside.sum() < 2:
+        known = counts.entry >= 0
+        varied = labels_that_do_not_vary(counts.entry[known], counts.pupils[known], "at entry")
+        return [varied, _apart(len(np.unique(component[there])) == len(there), len(there))]
+    found = [labels_that_do_not_vary(counts.entry[used], counts.pupils[used], "at entry")]
+    if used.any() and len(np.unique(counts.school[used])) < 2:
+        remedy = "Fill it in for other schools, or leave out the role sen_status_entry."
+        rule = "labels at entry are recorded in one school only, so intake need cannot be compared"
+        found.append(
+            Failure(rule, "roles.sen_status_entry", int(counts.pupils[used].sum()), remedy=remedy, unit="pupil")
+        )
+    if not inside.all():
+        outside = np.isin(counts.school, there[~inside])
+        found.append(_outside(counts, there[~inside], int(counts.pupils[outside].sum())))
+    return found
+
+
+def _apart(all_apart: bool, n_schools: int) -> Failure:
+    rule = "no two schools share a feeder" if all_apart else "the largest group of schools with common feeders is one"
+    rule += ": leniency of feeders and intake need of schools cannot be told apart"
+    return Failure(rule, "roles.feeder", n_schools, remedy=_APART, unit="school")
+
+
+def _outside(counts: LabelCounts, schools: Ints, pupils: int) -> Failure:
+    return BrokenRule(
+        "shares feeders, directly or through other schools, with the largest group of schools",
+        "roles.feeder",
+        len(schools),
+        values=tuple(counts.schools[code] for code in schools[:_MOST_EXAMPLES]),
+        remedy=(
+            f"Their {pupils:,} pupils get no estimate that uses need, and the schools are flagged: feeders do not let "
+            "them be compared with the others. Check the feeder column if these are many."
+        ),
+        level="warning",
+        unit="school",
+    )

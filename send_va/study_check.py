@@ -1,0 +1,70 @@
+"""Everything for which a run would refuse the records of a study, listed before it starts."""
+
+from __future__ import annotations
+
+from send_va.errors import Failure
+from send_va.identification.identified import check_labels
+from send_va.identification.need import NEED_ESTIMATORS
+from send_va.records.check import CheckReport, check_cohort
+from send_va.records.reader import Cohort
+from send_va.study import Study
+
+
+def check_study(study: Study, cohort: Cohort) -> CheckReport:
+    """Check the records of a study, and whether they identify what the study asks for.
+
+    ``send-va check`` prints this report and a run starts by it, so the two cannot disagree.
+
+    Parameters
+    ----------
+    study : Study
+    cohort : Cohort
+        Its records.
+
+    Returns
+    -------
+    CheckReport
+        ``report.ok`` when a run may start. Without an estimator that uses need, only rules of records are looked at.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read to its end.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import send_va as sv
+    >>> from send_va.study import study_from
+    >>> pupils = sv.simulate(np.random.default_rng(1), schools=12, pupils_per_school=20).pupils
+    >>> roles = {"pupil": "pupil", "school": "school", "outcome": "outcome", "prior": ["prior"],
+    ...          "sen_status": "sen_status", "context": ["exclusions"]}
+    >>> study = study_from({"data": {"file": "pupils.parquet"}, "roles": roles}, Path())
+    >>> cohort = sv.Cohort.from_pandas(pupils.assign(exclusions=pupils["pupil"] % 2), roles)
+    >>> [(failure.column, failure.rule) for failure in check_study(study, cohort).errors]
+    [('exclusions', 'cannot predict need: exclusions are decided by the rated school')]
+    """
+    report = check_cohort(cohort, baseline=study.prior.baseline)
+    named = study.value_added.estimators
+    if named is not None and not set(named) & set(NEED_ESTIMATORS):
+        return report
+    return report.with_failures((*_impossible(study, cohort), *check_labels(cohort)))
+
+
+def wanted_estimators(study: Study, cohort: Cohort) -> tuple[str, ...]:
+    """Estimators of the study that these records allow, need-based ones only.
+
+    A study that names one they do not allow is refused by `check_study`.
+    """
+    named, has_entry = study.value_added.estimators, cohort.roles.sen_status_entry is not None
+    allowed = [name for name in NEED_ESTIMATORS if name != "entry" or has_entry]
+    return tuple(name for name in allowed if named is None or name in named)
+
+
+def _impossible(study: Study, cohort: Cohort) -> tuple[Failure, ...]:
+    if "entry" not in (study.value_added.estimators or ()) or cohort.roles.sen_status_entry is not None:
+        return ()
+    rule = "names 'entry', but no sen_status_entry is named under [roles]"
+    remedy = "Name the SEN status of the last census before transfer, or leave 'entry' out."
+    return (Failure(rule, "value_added.estimators", remedy=remedy),)
