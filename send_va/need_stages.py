@@ -190,8 +190,8 @@ def _write_ranges(
 ) -> None:
     study = inputs.study
     there = list(dict.fromkeys(str(part.attrs["estimator"]) for part in effects))
-    first = headline(there)
-    if first == "label_free":
+    first = headline(there) if there else None
+    if first in (None, "label_free"):
         return
     options = study.identification
     ranges: dict[str, Sequence[float]] = {"label_reliability": options.label_reliability}

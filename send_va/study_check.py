@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from send_va.errors import Failure
-from send_va.identification.identified import check_labels
-from send_va.identification.need import NEED_ESTIMATORS
+from send_va.identification.identified import LabelCounts, check_labels
+from send_va.identification.need import NEED_ESTIMATORS, why_not
 from send_va.records.check import CheckReport, check_cohort
 from send_va.records.reader import Cohort
 from send_va.study import Study
@@ -49,7 +51,11 @@ def check_study(study: Study, cohort: Cohort) -> CheckReport:
     named = study.value_added.estimators
     if named is not None and not set(named) & set(NEED_ESTIMATORS):
         return report
-    return report.with_failures((*_impossible(study, cohort), *check_labels(cohort)))
+    counts = LabelCounts.counted(cohort)
+    found = [*_unnamed_entry(study, cohort), *check_labels(cohort, counts)]
+    if not report.errors and all(failure.level == "warning" for failure in found):
+        found += _left_over(study, cohort, counts)
+    return report.with_failures(found)
 
 
 def wanted_estimators(study: Study, cohort: Cohort) -> tuple[str, ...]:
@@ -62,9 +68,24 @@ def wanted_estimators(study: Study, cohort: Cohort) -> tuple[str, ...]:
     return tuple(name for name in allowed if named is None or name in named)
 
 
-def _impossible(study: Study, cohort: Cohort) -> tuple[Failure, ...]:
+def _unnamed_entry(study: Study, cohort: Cohort) -> tuple[Failure, ...]:
     if "entry" not in (study.value_added.estimators or ()) or cohort.roles.sen_status_entry is not None:
         return ()
     rule = "names 'entry', but no sen_status_entry is named under [roles]"
     remedy = "Name the SEN status of the last census before transfer, or leave 'entry' out."
     return (Failure(rule, "value_added.estimators", remedy=remedy),)
+
+
+def _left_over(study: Study, cohort: Cohort, counts: LabelCounts) -> Iterator[Failure]:
+    """Say which estimators would be left out, and whether any is left over."""
+    wanted, named = wanted_estimators(study, cohort), study.value_added.estimators
+    missing = [name for name in wanted if name not in counts.estimators]
+    labelled = named is None or "labelled" in named
+    level = "warning" if labelled or len(missing) < len(wanted) else "error"
+    for name in missing:
+        remedy = (
+            "It is left out, and a note says so."
+            if level == "warning"
+            else "Nothing is left to estimate: name other estimators."
+        )
+        yield Failure(why_not(name).rstrip("."), "value_added.estimators", remedy=remedy, level=level)

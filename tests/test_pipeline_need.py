@@ -148,6 +148,20 @@ def test_entry_without_labels_before_transfer_is_refused(cohort_folder: Path, tm
     assert not (tmp_path / "out").exists()
 
 
+def test_standardised_that_labels_do_not_allow_leaves_labelled(cohort_folder: Path, tmp_path: Path) -> None:
+    """Labels that never change: a note, and no range of an estimator that is not there."""
+    (tmp_path / "cohort").mkdir()
+    pupils = pd.read_parquet(cohort_folder / "pupils.parquet")
+    pupils.assign(sen_status=pupils["sen_status_entry"]).to_parquet(tmp_path / "cohort" / "pupils.parquet")
+    text = (cohort_folder / "study.toml").read_text()
+    wanted = 'contexts = ["cva"]\nestimators = ["standardised", "labelled"]'
+    (tmp_path / "cohort" / "study.toml").write_text(text.replace('contexts = ["prior", "cva"]', wanted))
+    run = sv.run(tmp_path / "cohort" / "study.toml", tmp_path / "out", draws=120)
+    assert list(run.school_effects["estimator"].unique()) == ["labelled"]
+    assert any("needs pupils whose label changed" in note for note in run.notes)
+    assert not (run.directory / "private" / "assumption_ranges.csv").exists()
+
+
 @pytest.mark.filterwarnings("ignore::send_va.errors.BoundaryWarning")
 def test_labelling_more_gains_nothing_under_entry(cohort_folder: Path) -> None:
     """A school that labels everybody: `entry` and `label_free` keep every byte, `labelled` does not."""

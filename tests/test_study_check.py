@@ -208,6 +208,35 @@ def test_entry_without_labels_before_transfer_is_listed_with_the_rest() -> None:
     assert wanted_estimators(study, cohort) == ()
 
 
+def test_labels_that_hardly_change_leave_standardised_out_or_nothing_at_all() -> None:
+    """Where `standardised` is all that is asked for, the run would end with nothing; elsewhere it is a note of it."""
+    frame = pupils().assign(sen_status=pupils()["sen_status_entry"])
+    cohort = cohort_of(frame)
+    alone = check_study(study_of(ROLES, estimators=["standardised"]), cohort)
+    assert [failure.column for failure in alone.errors] == ["value_added.estimators"]
+    assert "needs pupils whose label changed between transfer and now" in str(alone.errors[0])
+    for estimators in (None, ["standardised", "labelled"], ["standardised", "entry"]):
+        named = {} if estimators is None else {"estimators": estimators}
+        report = check_study(study_of(ROLES, **named), cohort)
+        assert report.ok
+        assert "value_added.estimators" in [failure.column for failure in report.warnings]
+
+
+@pytest.mark.parametrize("changed", [0, 19, 20, 60])
+def test_estimators_foreseen_are_those_the_fit_allows(changed: int) -> None:
+    frame = pupils()
+    now = frame["sen_status_entry"].to_numpy().copy()
+    at = np.flatnonzero(now == "N")[:changed]
+    now[at] = "K"
+    lose = np.flatnonzero(np.isin(frame["sen_status_entry"], ["K", "E"]))[: changed // 20]
+    now[lose] = "N"
+    frame = frame.assign(sen_status=now)
+    need = sv.fit_identification(cohort_of(frame), draws=0)
+    assert LabelCounts.counted(cohort_of(frame)).estimators == need.estimators
+    bare = roles_without("sen_status_entry")
+    assert LabelCounts.counted(cohort_of(frame, bare)).estimators == ("standardised", "label_free")
+
+
 @pytest.mark.filterwarnings("ignore::send_va.errors.BoundaryWarning")
 def test_need_of_other_records_or_of_another_order_is_refused() -> None:
     frame = pupils()

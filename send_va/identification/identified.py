@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from send_va.errors import BrokenRule, Failure, InputError
-from send_va.identification.labels import Ints, LabelRecords, components, set_by_school, text_codes, usable
+from send_va.identification.labels import Ints, LabelRecords, components, set_by_school, text_codes, thresholds, usable
 from send_va.records.sources import reading
 
 if TYPE_CHECKING:
     from send_va.records.reader import Cohort
 
 _MOST_EXAMPLES = 10
+_FEWEST_CHANGES = 20  # pupils whose label changed, below which school leniency has nothing to stand on
 _APART = (
     "Check the mapping of the feeder column, or leave out both roles feeder and sen_status_entry: results are then "
 )
@@ -80,6 +82,32 @@ class LabelCounts:
         now, entry = (_levels(table, name) for name in ("sen_level", "sen_level_entry"))
         return cls(school, feeder, now, entry, table.column("pupils").to_numpy().astype(np.intp), schools, len(feeders))
 
+    @property
+    def component(self) -> Ints:
+        """Connected component of every school in the graph of feeders; 0 is that with most pupils."""
+        return components(self.school, self.feeder, len(self.schools), self.feeders, self.pupils)
+
+    @property
+    def used_at_entry(self) -> NDArray[np.bool_]:
+        """Rows whose label before transfer is fitted to."""
+        return usable(self.entry, self.feeder, self.component[self.school], self.feeders > 0)
+
+    @property
+    def has_entry(self) -> bool:
+        """Whether any status before transfer is recorded."""
+        return bool((self.entry >= 0).any())
+
+    @property
+    def estimators(self) -> tuple[str, ...]:
+        """Estimators that `Need` will allow, if its model can be fitted."""
+        if not self.has_entry:
+            return ("standardised", "label_free")
+        used = self.used_at_entry
+        entry, now, pupils = self.entry[used], self.now[used], self.pupils[used]
+        d = thresholds([now, entry], pupils)
+        changing = labels_change(np.minimum(entry, d), np.minimum(now, d), d, pupils)
+        return ("standardised", "entry", "label_free") if changing else ("entry", "label_free")
+
 
 def _levels(table: pa.Table, name: str) -> Ints:
     if name not in table.column_names:
@@ -87,13 +115,15 @@ def _levels(table: pa.Table, name: str) -> Ints:
     return np.asarray(table.column(name).fill_null(-1).to_numpy(), dtype=np.intp)
 
 
-def check_labels(cohort: Cohort) -> tuple[Failure, ...]:
+def check_labels(cohort: Cohort, counts: LabelCounts | None = None) -> tuple[Failure, ...]:
     """List everything for which the identification model would refuse a cohort, without fitting it.
 
     Parameters
     ----------
     cohort : Cohort
         The records; counted where they lie.
+    counts : LabelCounts, optional
+        Their counts, where these are at hand.
 
     Returns
     -------
@@ -118,8 +148,8 @@ def check_labels(cohort: Cohort) -> tuple[Failure, ...]:
     >>> [failure.rule.partition(":")[0] for failure in check_labels(sv.Cohort.from_pandas(pupils, roles))]
     ['no two schools share a feeder']
     """
-    roles = cohort.roles
-    return (*set_by_school((*roles.numeric_context, *roles.categorical)), *unidentified(LabelCounts.counted(cohort)))
+    background = (*cohort.roles.numeric_context, *cohort.roles.categorical)
+    return (*set_by_school(background), *unidentified(counts or LabelCounts.counted(cohort)))
 
 
 def refuse_unidentified(labels: LabelRecords) -> None:
@@ -164,7 +194,7 @@ def unidentified(counts: LabelCounts) -> tuple[Failure, ...]:
     if len(np.unique(counts.school)) < 2:
         remedy = "Value-added compares schools: give the records of two or more, or check the mapping of the column."
         found.append(Failure("all complete pupils are in one school", "roles.school", remedy=remedy))
-    elif (counts.entry >= 0).any():
+    elif counts.has_entry:
         found += _connection(counts)
     return tuple(failure for failure in found if failure is not None)
 
@@ -196,12 +226,40 @@ def labels_that_do_not_vary(labels: Ints, pupils: Ints, when: str) -> Failure | 
     )
 
 
+def labels_change(entry: Ints, now: Ints, d: int, pupils: Ints) -> bool:
+    """Whether enough labels change between transfer and now, to and fro, to tell the leniency of schools.
+
+    Parameters
+    ----------
+    entry, now : integer array, shape (k,)
+        0 to `d`, of the pupils whose label before transfer is fitted to.
+    d : int
+        Thresholds.
+    pupils : integer array, shape (k,)
+        How many pupils each stands for.
+
+    Returns
+    -------
+    bool
+        False where fewer than twenty change, or some label before leaves but one label now, the lowest or the highest:
+        nothing then bounds what a label before adds.
+
+    Examples
+    --------
+    >>> before, after = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    >>> labels_change(before, after, 1, np.array([90, 9, 9, 20])), labels_change(before, after, 1, np.full(4, 10))
+    (False, True)
+    """
+    after = [now[entry == level] for level in range(d + 1)]
+    one_sided = any(len(own) == 0 or own.max() == 0 or own.min() == d for own in after)
+    return not one_sided and int(pupils[entry != now].sum()) >= _FEWEST_CHANGES
+
+
 def _connection(counts: LabelCounts) -> list[Failure | None]:
     """Look at the labels the entry equation uses, and at the schools that feeders connect."""
-    component = components(counts.school, counts.feeder, len(counts.schools), counts.feeders, counts.pupils)
+    component, used = counts.component, counts.used_at_entry
     there = np.unique(counts.school)
     inside = component[there] == 0
-    used = usable(counts.entry, counts.feeder, component[counts.school], counts.feeders > 0)
     if inside.sum() < 2:
         known = counts.entry >= 0
         varied = labels_that_do_not_vary(counts.entry[known], counts.pupils[known], "at entry")

@@ -115,7 +115,19 @@ class LabelRecords:
         """Thresholds the labels have: 2 (support and EHCP) where each label occurs with each, else 1 (any SEN)."""
         used = self.used_at_entry
         recorded = [self.now[used], self.entry[used]] if self.has_entry else [self.now]
-        return 2 if all(np.bincount(label + 1, minlength=4)[2:].min() >= _FEWEST for label in recorded) else 1
+        return thresholds(recorded)
+
+
+def thresholds(recorded: list[Ints], pupils: Ints | None = None) -> int:
+    """Thresholds that labels have: 2 where ten pupils or more have each of support and EHCP by each label, else 1.
+
+    Parameters
+    ----------
+    recorded : list of integer array, each of shape (n,)
+    pupils : integer array, shape (n,), optional
+        How many pupils each stands for; one by default.
+    """
+    return 2 if all(np.bincount(label + 1, pupils, minlength=4)[2:].min() >= _FEWEST for label in recorded) else 1
 
 
 def usable(entry: Ints, feeder: Ints, component: Ints, feeders: bool) -> NDArray[np.bool_]:

@@ -10,14 +10,12 @@ from scipy.special import ndtri
 
 from send_va.errors import InputError
 from send_va.identification.current import CurrentLabel, covariance_kind, fit_current
-from send_va.identification.identified import labels_that_do_not_vary
+from send_va.identification.identified import labels_change, labels_that_do_not_vary
 from send_va.identification.kernels import Floats, Ints, add_by_code, intervals
 from send_va.identification.labels import LabelRecords, usable
 from send_va.multilevel.laplace import LaplaceSolution, LatentDraw, fit_laplace
 from send_va.multilevel.latent_system import Term
 from send_va.multilevel.likelihoods import Ordinal
-
-_FEWEST_CHANGES = 20  # pupils whose label changed, below which school leniency has nothing to stand on
 
 
 @dataclass(frozen=True)
@@ -245,7 +243,7 @@ def fit_now(records: LabelRecords, fitted: EntryFit, parameters: Parameters, rel
     """
     rows, d = fitted.rows, records.levels
     entry, now = np.minimum(records.entry[rows], d), np.minimum(records.now[rows], d)
-    if int((entry != now).sum()) < _FEWEST_CHANGES or _one_sided(entry, now, d):
+    if not labels_change(entry, now, d, np.ones(len(rows), dtype=np.intp)):
         return None
     likelihood = now_likelihood(records, rows, parameters, reliability)
     terms = [Term(records.school[rows], len(records.schools), np.eye(d)[None])]
@@ -254,12 +252,6 @@ def fit_now(records: LabelRecords, fitted: EntryFit, parameters: Parameters, rel
         terms.append(authority_term(records.la[rows], len(records.las), np.eye(d)[None]))
         names.append("la")
     return NowFit(fit_current(likelihood, entry, terms), tuple(names), rows, likelihood)
-
-
-def _one_sided(entry: Ints, now: Ints, d: int) -> bool:
-    """Whether some label before leaves but one label now, the lowest or the highest: nothing then bounds ``rho``."""
-    after = [now[entry == level] for level in range(d + 1)]
-    return any(len(own) == 0 or own.max() == 0 or own.min() == d for own in after)
 
 
 def now_likelihood(

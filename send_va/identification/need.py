@@ -148,15 +148,7 @@ class Need:
 
     def why_not(self, estimator: str) -> str:
         """Why these records do not allow an estimator."""
-        if estimator not in NEED_ESTIMATORS:
-            return f"no estimator {estimator!r} uses need; there are {', '.join(NEED_ESTIMATORS)}."
-        if estimator == "entry":
-            return "the estimator 'entry' needs the SEN status before transfer (sen_status_entry under [roles])."
-        return (
-            "the estimator 'standardised' needs pupils whose label changed between transfer and now: hardly any "
-            "did, or all with one label kept it, so the leniency of schools cannot be told. Use 'entry', which these "
-            "records identify."
-        )
+        return why_not(estimator)
 
     def assumes(self, estimator: str) -> str:
         """What every value of an estimator rests on that labels do not tell; empty where they tell it.
@@ -252,6 +244,19 @@ class Need:
     def __str__(self) -> str:
         before = "labels before transfer and now" if self.has_entry else "labels now only"
         return f"Need of {len(self.labels.school):,} pupils in {len(self.labels.schools):,} schools from {before}"
+
+
+def why_not(estimator: str) -> str:
+    """Say what records lack that do not allow an estimator."""
+    if estimator not in NEED_ESTIMATORS:
+        return f"no estimator {estimator!r} uses need; there are {', '.join(NEED_ESTIMATORS)}."
+    if estimator == "entry":
+        return "the estimator 'entry' needs the SEN status before transfer (sen_status_entry under [roles])."
+    return (
+        "the estimator 'standardised' needs pupils whose label changed between transfer and now: hardly any "
+        "did, or all with one label kept it, so the leniency of schools cannot be told. Use 'entry', which these "
+        "records identify."
+    )
 
 
 def best_estimator(need: Need) -> NeedEstimator:
