@@ -83,9 +83,5 @@ def _left_over(study: Study, cohort: Cohort, counts: LabelCounts) -> Iterator[Fa
     labelled = named is None or "labelled" in named
     level = "warning" if labelled or len(missing) < len(wanted) else "error"
     for name in missing:
-        remedy = (
-            "It is left out, and a note says so."
-            if level == "warning"
-            else "Nothing is left to estimate: name other estimators."
-        )
+        remedy = "It is left out." if level == "warning" else "Nothing is left to estimate: name other estimators."
         yield Failure(why_not(name).rstrip("."), "value_added.estimators", remedy=remedy, level=level)

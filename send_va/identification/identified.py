@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,7 +83,7 @@ class LabelCounts:
         now, entry = (_levels(table, name) for name in ("sen_level", "sen_level_entry"))
         return cls(school, feeder, now, entry, table.column("pupils").to_numpy().astype(np.intp), schools, len(feeders))
 
-    @property
+    @cached_property
     def component(self) -> Ints:
         """Connected component of every school in the graph of feeders; 0 is that with most pupils."""
         return components(self.school, self.feeder, len(self.schools), self.feeders, self.pupils)
