@@ -27,6 +27,7 @@ _FEW_ANGLES, _MORE_ANGLES = np.polynomial.legendre.leggauss(6), np.polynomial.le
 _GENTLE, _STEEPEST = 0.8, 2.0  # slopes up to which these give nine digits
 _FAR, _ENOUGH, _MUCH = 1e8, 1e-5, 1e-4  # an open cut; probabilities of a row above which differences keep digits
 _GRID = np.arange(int(2 * _TABLED * _PER_UNIT) + 2) / _PER_UNIT - _TABLED
+_POWERS, _SMALLEST = np.exp(-np.arange(0, 700 * 16 + 2) / 16.0), -699.0
 _CDF, _PDF = ndtr(_GRID), np.exp(-0.5 * _GRID**2) / math.sqrt(2.0 * math.pi)
 
 
@@ -51,8 +52,19 @@ def normal_cdf(x: float) -> float:
 
 
 @njit(cache=True, nogil=True)
+def _exp(x: float) -> float:
+    """Exponential of a number that is not positive, from a table; relative error below 1e-11."""
+    if x < _SMALLEST:
+        return 0.0
+    at = int(0.5 - 16.0 * x)
+    h = x + 0.0625 * at
+    series = 1.0 + h * (1.0 + h * (1.0 / 2.0 + h * (1.0 / 6.0 + h * (1.0 / 24.0 + h / 120.0))))
+    return float(_POWERS[at] * series)
+
+
+@njit(cache=True, nogil=True)
 def _pdf(x: float) -> float:
-    return _DENSITY * math.exp(-0.5 * x * x)
+    return _DENSITY * _exp(-0.5 * x * x)
 
 
 @njit(cache=True, nogil=True)
@@ -96,7 +108,7 @@ def _orthant(h: float, k: float, correlation: Floats) -> float:
     total = 0.0
     squares, product = h * h + k * k, 2.0 * h * k
     for j in range(correlation.shape[1]):
-        total += correlation[2, j] * math.exp(-(squares + product * correlation[0, j]) * correlation[1, j])
+        total += correlation[2, j] * _exp(-(squares + product * correlation[0, j]) * correlation[1, j])
     return normal_cdf(h) * normal_cdf(k) - total
 
 

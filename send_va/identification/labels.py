@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -100,7 +101,7 @@ class LabelRecords:
     component: Ints
     row_order: str = ""
 
-    @property
+    @cached_property
     def has_entry(self) -> bool:
         """Whether any status before transfer is recorded."""
         return bool((self.entry >= 0).any())
@@ -110,7 +111,7 @@ class LabelRecords:
         """Pupils whose label before transfer is fitted to: it and the feeder are known, and the school is connected."""
         return usable(self.entry, self.feeder, self.component[self.school], bool(self.feeders))
 
-    @property
+    @cached_property
     def levels(self) -> int:
         """Thresholds the labels have: 2 (support and EHCP) where each label occurs with each, else 1 (any SEN)."""
         used = self.used_at_entry

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from send_va.multilevel.laplace import LatentDraw
 from send_va.multilevel.threads import one_blas_thread
 
 NeedEstimator = Literal["standardised", "entry", "label_free"]
+Summary = TypeVar("Summary")
 _AVERAGED, _TOGETHER = 24, 4  # draws that expected scores average, and how many are held in memory
 NEED_ESTIMATORS: tuple[NeedEstimator, ...] = get_args(NeedEstimator)
 
@@ -52,22 +53,35 @@ class PupilScores:
         Averaged over draws of the parameters where there are any: need given the labels, with the uncertainty of
         leniency integrated out, is not need at the most likely leniency.
         """
-        key = (self.estimator, None if self.without is None else self.without.tobytes())
-        if key not in self.need.expected:
-            self.need.expected[key] = self._averaged()
-        return self.need.expected[key]
+        if self._key not in self.need.expected:
+            self.summed(lambda pi: None, 0)
+        return self.need.expected[self._key]
 
-    def _averaged(self) -> tuple[Floats, Floats | None]:
+    def summed(self, summary: Callable[[Floats], Summary], most: int) -> list[Summary]:
+        """Sum up ``pi`` of each of the first `most` draws, in the pass that averages the expected scores."""
         if self.n_draws < 2:
-            return self._at(self.need.parameters)
-        used = min(self.n_draws, _AVERAGED)
+            self.need.expected[self._key] = self._at(self.need.parameters)
+            return []
+        averaged, summed = min(self.n_draws, _AVERAGED), min(self.n_draws, most)
+        wanted = max(averaged, summed)
         total_pi, total_severity = np.zeros(1), np.zeros(1)
+        sums: list[Summary] = []
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
-            for start in range(0, used, _TOGETHER):
-                for pi, severity in cores.map(self.draw, range(start, min(start + _TOGETHER, used))):
-                    total_pi = total_pi + pi
-                    total_severity = total_severity + (0.0 if severity is None else severity)
-        return total_pi / used, None if self.estimator == "label_free" else total_severity / used
+            for start in range(0, wanted, _TOGETHER):
+                together = range(start, min(start + _TOGETHER, wanted))
+                for d, (pi, severity) in zip(together, cores.map(self.draw, together), strict=True):
+                    if d < summed:
+                        sums.append(summary(pi))
+                    if d < averaged:
+                        total_pi = total_pi + pi
+                        total_severity = total_severity + (0.0 if severity is None else severity)
+        known = None if self.estimator == "label_free" else total_severity / averaged
+        self.need.expected[self._key] = total_pi / averaged, known
+        return sums
+
+    @property
+    def _key(self) -> tuple[str, bytes | None]:
+        return self.estimator, None if self.without is None else self.without.tobytes()
 
     def draw(self, d: int) -> tuple[Floats, Floats | None]:
         """The same at the d-th draw of the parameters; safe to call from several threads."""
@@ -350,7 +364,6 @@ def _from_labels_now(labels: LabelRecords, seed: int, draws: int, assumptions: A
         feeders=labels.schools,
         feeder_la=labels.la,
         feeder_las=labels.las,
-        component=np.zeros_like(labels.component),  # no feeder enters: all schools are compared on one equation
     )
     fitted = fit_entry(single, intake=False)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -114,15 +112,13 @@ def national_standard(need: Need, groups: dict[str, tuple[Ints, tuple[str, ...]]
     from send_va.identification.need import best_estimator
 
     scores = need.scores(best_estimator(need))
-    pi, _ = scores.plug_in()
     compared = need.labels.component[need.labels.school] == 0
     groups = {
         level: (codes if level == "school" else np.where(compared, codes, -1), names)
         for level, (codes, names) in groups.items()
     }
-    several = range(min(need.n_draws, _MOST_SUMS))
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
-        drawn = list(cores.map(lambda d: _sums(np.nan_to_num(scores.draw(d)[0]), groups), several))
+    drawn = scores.summed(lambda pi: _sums(np.nan_to_num(pi), groups), _MOST_SUMS)
+    pi, _ = scores.plug_in()
     parts = []
     for level, (codes, names) in groups.items():
         expected = _sum(np.nan_to_num(pi), codes, len(names))

@@ -165,7 +165,13 @@ def add_quadratic_form(out: Floats, x: Floats, covariance: Floats) -> None:
 
 @njit(cache=True, nogil=True)
 def eliminated_covariances(
-    starts: Ints, columns: Ints, modes: Floats, rest: Floats, own: Floats, fixed_modes: Floats, first_fixed: int
+    starts: Ints,
+    columns: Ints,
+    modes: Floats,
+    rest: NDArray[np.floating],
+    own: Floats,
+    fixed_modes: Floats,
+    first_fixed: int,
 ) -> tuple[Floats, Floats, Floats]:
     """Covariance blocks that involve an eliminated group, from the inverse of the Schur complement.
 
@@ -239,7 +245,7 @@ def subtract_products(matrix: Floats, starts: Ints, columns: Ints, values: Float
 
 
 @njit(cache=True, nogil=True)
-def mirror_lower(matrix: Floats, tile: int = 64) -> None:
+def mirror_lower(matrix: NDArray[np.floating], tile: int = 64) -> None:
     """Copy the lower triangle of a square matrix onto its upper one, by tiles."""
     n = len(matrix)
     for top in range(0, n, tile):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
-from scipy.linalg.lapack import dpotrf, dpotri
+from scipy.linalg.lapack import dpotrf, dpotri, spotri
 from scipy.sparse import csr_array
 
 from send_va.errors import InputError
@@ -17,6 +17,7 @@ from send_va.multilevel import latent_kernels as kernels
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
+_LARGE, _OWN = 2_000, 0.5  # rows from which an inverse is taken in single precision, and the least root of its factor
 
 
 @dataclass(frozen=True)
@@ -309,17 +310,17 @@ class LatentSystem:
         own, touching, with_fixed = kernels.eliminated_covariances(
             self.touched_from, self.touched, modes, inverse, back @ back.transpose(0, 2, 1), fixed_modes, n
         )
-        result = Covariances({f: own}, {f: with_fixed}, {}, inverse[n:, n:])
+        result = Covariances({f: own}, {f: with_fixed}, {}, inverse[n:, n:].astype(np.float64))
         for i, k in enumerate(self.rest):
             qk, at = self.terms[k].q, self.starts[k] + np.arange(self.terms[k].n_groups) * self.terms[k].q
             index = at[:, None] + np.arange(qk)
-            result.own[k] = inverse[index[:, :, None], index[:, None, :]]
-            result.fixed[k] = inverse[index[:, :, None], np.arange(n, len(inverse))]
+            result.own[k] = inverse[index[:, :, None], index[:, None, :]].astype(np.float64)
+            result.fixed[k] = inverse[index[:, :, None], np.arange(n, len(inverse))].astype(np.float64)
             result.pairs[f, k] = touching[self.places[k]].transpose(0, 2, 1)
             for m in self.rest[i + 1 :]:
                 pairs, qm = self.pairs[k, m], self.terms[m].q
                 right = self.starts[m] + pairs.right[:, None] * qm + np.arange(qm)
-                result.pairs[k, m] = inverse[index[pairs.left][:, :, None], right[:, None, :]]
+                result.pairs[k, m] = inverse[index[pairs.left][:, :, None], right[:, None, :]].astype(np.float64)
         return result
 
     def predictor_covariance(self, covariances: Covariances, lambdas: Sequence[Floats]) -> Floats:
@@ -363,9 +364,17 @@ def _total(values: Floats) -> Floats:
     return np.asarray(out)
 
 
-def _inverse(lower: Floats) -> Floats:
+def _inverse(lower: Floats) -> NDArray[np.floating]:
+    """Inverse from a Cholesky factor; a large one in single precision, unless its condition asks for double.
+
+    Only traces and variances are taken from it. In single precision its entries are good to six digits where no row
+    depends much on those before it (each has a prior precision of one or the information of all records).
+    """
     if not len(lower):
         return lower
-    inverse, _ = dpotri(lower, lower=1)
+    single = len(lower) > _LARGE and np.diag(lower).min() > _OWN
+    inverse: NDArray[np.floating] = (
+        spotri(lower.astype(np.float32, order="F"), lower=1, overwrite_c=1)[0] if single else dpotri(lower, lower=1)[0]
+    )
     kernels.mirror_lower(inverse)
     return np.asarray(inverse)
