@@ -188,8 +188,8 @@ def scored(result: Replicate) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        school, estimator, theta, mean, lower, upper (95 %), leniency, intake_need, n_need, leniency_hat, intake_hat,
-        reliability of intake need.
+        school, estimator, theta, mean, lower, upper (95 %), estimate and se (before shrinkage), leniency, intake_need,
+        n_need, leniency_hat, intake_hat, reliability of intake need.
     """
     truth = result.world.truth.astype({"school": str}).set_index("school")
     sd = float(result.world.attrs["pupil_sd"])  # type: ignore[arg-type]
@@ -198,6 +198,7 @@ def scored(result: Replicate) -> pd.DataFrame:
     for name, effects in result.effects.items():
         draws = effects.draws("theta") / sd
         lower, upper = np.quantile(draws, [_TAIL, 1.0 - _TAIL], axis=0)
+        unshrunken = effects.data[["estimate", "se"]].sel(measure="theta") / sd
         own = truth.loc[list(effects.schools)]
         theta = own["theta_sd"].to_numpy() - truth["theta_sd"].mean()
         parts.append(
@@ -209,6 +210,8 @@ def scored(result: Replicate) -> pd.DataFrame:
                     "mean": draws.mean(axis=0),
                     "lower": lower,
                     "upper": upper,
+                    "estimate": unshrunken["estimate"].to_numpy(),
+                    "se": unshrunken["se"].to_numpy(),
                     "leniency": own["leniency"].to_numpy(),
                     "intake_need": own["intake_need"].to_numpy(),
                     "n_need": own["n_need"].to_numpy(),
@@ -228,7 +231,8 @@ def measures(table: pd.DataFrame, deltas: dict[str, float]) -> pd.DataFrame:
     -------
     DataFrame
         estimator; correlation, rmse (pupil SDs), cover, width; leniency_bias and magnet_bias: coefficients of the error
-        on leniency and intake need, each in SDs over schools, given theta; delta; leniency_r, intake_r: correlations of
+        on leniency and intake need, each in SDs over schools, given theta; leniency_bias_unshrunken: the same of the
+        estimate before shrinkage, weighted by its precision; delta; leniency_r, intake_r: correlations of
         estimated with true leniency and intake need; intake_reliability; cover_low: lowest cover over deciles of intake
         need, leniency and n_need.
     """
@@ -236,7 +240,9 @@ def measures(table: pd.DataFrame, deltas: dict[str, float]) -> pd.DataFrame:
     for name, part in table.groupby("estimator", sort=False):
         error = (part["mean"] - part["theta"]).to_numpy()
         inside = ((part["lower"] <= part["theta"]) & (part["theta"] <= part["upper"])).to_numpy()
-        bias = _biases(part, error)
+        bias = _biases(part, error, np.ones(len(part)))
+        own = part[(part["se"] > 0.0) & part["estimate"].notna()]
+        before = _biases(own, (own["estimate"] - own["theta"]).to_numpy(), own["se"].to_numpy() ** -2.0)
         rows.append(
             {
                 "estimator": name,
@@ -246,6 +252,7 @@ def measures(table: pd.DataFrame, deltas: dict[str, float]) -> pd.DataFrame:
                 "width": float((part["upper"] - part["lower"]).mean()),
                 "leniency_bias": bias["leniency"],
                 "magnet_bias": bias["intake_need"],
+                "leniency_bias_unshrunken": before["leniency"],
                 "delta": deltas[str(name)],
                 "leniency_r": _correlation(part["leniency_hat"], part["leniency"]),
                 "intake_r": _correlation(part["intake_hat"], part["intake_need"]),
@@ -261,14 +268,15 @@ def _correlation(a: pd.Series, b: pd.Series) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def _biases(part: pd.DataFrame, error: Floats) -> dict[str, float]:
+def _biases(part: pd.DataFrame, error: Floats, weights: Floats) -> dict[str, float]:
     """Coefficients of the error per SD of leniency and of intake need, given theta; missing where they do not vary."""
     columns, names = [np.ones(len(part)), part["theta"].to_numpy()], []
     for name in ("leniency", "intake_need"):
         if part[name].std() > 1e-9:
             columns.append(((part[name] - part[name].mean()) / part[name].std()).to_numpy())
             names.append(name)
-    beta = np.linalg.lstsq(np.column_stack(columns), error, rcond=None)[0]
+    root = np.sqrt(weights)
+    beta = np.linalg.lstsq(root[:, None] * np.column_stack(columns), root * error, rcond=None)[0]
     found = dict(zip(names, beta[2:].tolist(), strict=True))
     return {name: found.get(name, float("nan")) for name in ("leniency", "intake_need")}
 
@@ -331,7 +339,7 @@ def cover_by_decile(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        estimator, by (``intake_need``, ``leniency``, ``n_need``), decile (0 lowest), cover.
+        estimator, by (``intake_need``, ``leniency``, ``n_need``), decile (0 lowest), schools, cover, cover_se.
     """
     parts = []
     inside = (table["lower"] <= table["theta"]) & (table["theta"] <= table["upper"])
@@ -339,8 +347,10 @@ def cover_by_decile(table: pd.DataFrame) -> pd.DataFrame:
         if table[by].std() < 1e-9:
             continue
         decile = ((table[by].rank(method="first") - 1) * _DECILES // len(table)).astype(int).rename("decile")
-        cover = inside.rename("cover").groupby([table["estimator"], decile]).mean().reset_index()
-        parts.append(cover.assign(by=by)[["estimator", "by", "decile", "cover"]])
+        grouped = inside.rename("cover").groupby([table["estimator"], decile])
+        cover = grouped.agg(cover="mean", schools="size").reset_index()
+        cover["cover_se"] = np.sqrt(cover["cover"] * (1.0 - cover["cover"]) / cover["schools"])
+        parts.append(cover.assign(by=by)[["estimator", "by", "decile", "schools", "cover", "cover_se"]])
     return pd.concat(parts, ignore_index=True)
 
 

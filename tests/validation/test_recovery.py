@@ -75,7 +75,9 @@ def by_hand(n: int = 400) -> tuple[pd.DataFrame, pd.DataFrame]:
     z = {name: (base[name] - base[name].mean()) / base[name].std() for name in ("leniency", "intake_need")}
     mean = 0.1 + base["theta"] + 0.03 * z["leniency"] - 0.05 * z["intake_need"]
     reach = np.where(np.arange(n) % 10 == 0, 0.0, 1.0)  # one interval in ten is empty
-    hats = {"leniency_hat": 2 * base["leniency"] + 1, "intake_hat": -base["intake_need"]}
+    unshrunken = {"estimate": base["theta"] - 0.02 * z["leniency"], "se": rng.uniform(0.1, 0.3, n)}
+    unshrunken["estimate"].iloc[0] = np.nan  # a school without an estimate of its own
+    hats = unshrunken | {"leniency_hat": 2 * base["leniency"] + 1, "intake_hat": -base["intake_need"]}
     return base, base.assign(mean=mean, lower=mean - reach, upper=mean + reach, **hats)
 
 
@@ -84,6 +86,7 @@ def test_biases_are_the_coefficients_of_the_error() -> None:
     found = measures(table, {"entry": -0.25}).iloc[0]
     assert found["leniency_bias"] == pytest.approx(0.03, abs=1e-12)
     assert found["magnet_bias"] == pytest.approx(-0.05, abs=1e-12)
+    assert found["leniency_bias_unshrunken"] == pytest.approx(-0.02, abs=2e-4)  # leniency in SDs of the schools left
     assert found["cover"] == pytest.approx(0.9)
     assert found["width"] == pytest.approx(1.8)
     assert found["rmse"] == pytest.approx(np.sqrt(((table["mean"] - table["theta"]) ** 2).mean()))
@@ -107,6 +110,9 @@ def test_cover_by_deciles() -> None:
     found = cover_by_decile(table).set_index(["by", "decile"])["cover"]
     assert found.loc["intake_need"].tolist() == [0.0] + [1.0] * 9
     assert found.loc["leniency"].mean() == pytest.approx(0.9)
+    whole = cover_by_decile(table).set_index(["by", "decile"]).loc["leniency"]
+    assert (whole["schools"] == 40).all()
+    np.testing.assert_allclose(whole["cover_se"], np.sqrt(whole["cover"] * (1 - whole["cover"]) / 40))
     assert set(cover_by_decile(table.assign(leniency=0.0))["by"]) == {"intake_need", "n_need"}
 
 
