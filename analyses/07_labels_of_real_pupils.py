@@ -65,7 +65,8 @@ def sgpdata() -> tuple[pd.DataFrame, dict[str, object]]:
     found: dict[str, object] = {
         "n_pupils": int(effects["labelled"].data["n_pupils"].sum()),
         "n_schools": len(table),
-        "n_compared": int((table["n_need"] >= FEWEST).sum()),
+        "n_compared": len(compared(table)),
+        "n_not_connected": int(schools["flag"].str.contains("not connected").sum()),
         "n_changed": int(((pupils["iep"] != pupils["iep_5"]) & pupils["iep_5"].notna()).sum()),
         "estimators": list(effects),
         "share_feeder_full": float(full["feeder"]),
@@ -86,9 +87,15 @@ def side_by_side(effects: dict[str, SchoolEffects]) -> pd.DataFrame:
     return pd.concat([counts, *parts], axis=1).reset_index()
 
 
+def compared(table: pd.DataFrame) -> pd.DataFrame:
+    """Schools with enough pupils with need and an effect under every estimator."""
+    means = [column for column in table if str(column).endswith("_mean")]
+    return table[(table["n_need"] >= FEWEST) & table[means].notna().all(axis=1)]
+
+
 def moves(table: pd.DataFrame, outcome_sd: float) -> dict[str, object]:
     """How far schools with enough pupils move between `labelled` and the others."""
-    kept = table[table["n_need"] >= FEWEST]
+    kept = compared(table)
     found: dict[str, object] = {}
     first = kept["labelled_mean"].rank(ascending=False)
     for name in ("standardised", "entry", "label_free"):
