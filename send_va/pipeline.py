@@ -37,6 +37,10 @@ _ORDER = ("entry", "standardised", "labelled", "label_free")  # headline first
 _LOTTERY_CAUTION = (
     "Upper bounds on leniency: unobserved need of the pupils of feeders, schools and authorities is in them."
 )
+_OVER_RANGE = (
+    "No label before transfer: intervals of theta hold those at every share of what a school adds to labels that is "
+    "need, points assume one share"
+)
 _MEASURES = ["theta", "u", "gap"]
 _OF_ONE_FIT = ("context", "estimator", "assumes", "llf", "mean_p0", "prior_reference")
 
@@ -141,12 +145,12 @@ def _stages(inputs: StageInputs, versions: dict[str, str]) -> Run:
         school_table, ranking_table = _write_tables(study, effects, directory, converged)
     with progress.stage("draw figures"):
         save_figures(
-            school_table,
+            _over_range(school_table, directory),
             ranking_table,
             directory.work / "figures",
             unit=study.outcome.unit,
             synthetic=study.study.synthetic,
-            title=". ".join(filter(None, [study.study.title, str(effects[0].attrs.get("assumes", ""))])),
+            title=". ".join(filter(None, [study.study.title, _OVER_RANGE if effects[0].attrs.get("assumes") else ""])),
         )
         _draw_lottery(study, directory)
     record = manifest(
@@ -163,6 +167,20 @@ def _stages(inputs: StageInputs, versions: dict[str, str]) -> Run:
     directory.finish()
     said = tuple(f"{name}: {text}" for name, note in notes.items() for text in note["notes"])
     return Run(directory.out, school_table, ranking_table, record, converged, said)
+
+
+def _over_range(schools: pd.DataFrame, directory: RunDirectory) -> pd.DataFrame:
+    """Without a label before transfer, intervals of theta that hold those at every share of labelling that is need."""
+    if not directory.has("assumption_ranges.csv"):
+        return schools
+    ranges = pd.read_csv(directory.work / "assumption_ranges.csv", dtype={"school": str})
+    ranges = ranges[ranges["assumption"] == "sorting_share"].assign(measure="theta")
+    keys = ["school", "estimator", "context", "measure"]
+    widest = ranges.groupby(keys).agg(lower=("lower", "min"), upper=("upper", "max"))
+    own = pd.MultiIndex.from_frame(schools[keys].astype({"school": str}))
+    at = widest.reindex(own)
+    lower = np.fmin(schools["lower"].to_numpy(), at["lower"].to_numpy())
+    return schools.assign(lower=lower, upper=np.fmax(schools["upper"].to_numpy(), at["upper"].to_numpy()))
 
 
 def _draw_lottery(study: Study, directory: RunDirectory) -> None:

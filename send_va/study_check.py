@@ -69,8 +69,12 @@ def wanted_estimators(study: Study, cohort: Cohort) -> tuple[str, ...]:
 
 
 def _unnamed_entry(study: Study, cohort: Cohort) -> tuple[Failure, ...]:
-    if "entry" not in (study.value_added.estimators or ()) or cohort.roles.sen_status_entry is not None:
+    if cohort.roles.sen_status_entry is not None:
         return ()
+    if "entry" not in (study.value_added.estimators or ()):
+        rule = "no SEN status before transfer: a school's leniency and its intake need cannot be told apart"
+        remedy = "Results are shown for the range of sorting_share; if there is such a status, name it."
+        return (Failure(rule, "roles.sen_status_entry", remedy=remedy, level="warning"),)
     rule = "names 'entry', but no sen_status_entry is named under [roles]"
     remedy = "Name the SEN status of the last census before transfer, or leave 'entry' out."
     return (Failure(rule, "value_added.estimators", remedy=remedy),)
