@@ -106,8 +106,10 @@ def run(
     from send_va.study import load_study
 
     loaded = load_study(study)  # a mistake in it is said before the heavy libraries are loaded
+    from send_va.memory import keep_freed_memory
     from send_va.pipeline import run as run_study
 
+    keep_freed_memory()
     result = run_study(loaded, out, engine=engine, draws=draws, seed=seed, resume=resume, quiet=quiet)
     if loaded.study.synthetic:
         typer.echo("SYNTHETIC DATA: no school here exists.")
