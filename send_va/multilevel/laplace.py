@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from send_va.errors import InputError
@@ -159,61 +160,62 @@ def fit_laplace(
     Tierney & Kadane (1986), doi:10.1080/01621459.1986.10478240. Bates et al. (2015), doi:10.18637/jss.v067.i01.
     """
     shift = np.zeros((len(x), likelihood.d)) if offset is None else offset
-    criterion, parameters, information = _approached(
-        likelihood, x, terms, shift, cutpoints, start_fixed, start_parameters
-    )
+    problem = _Problem(likelihood, x, tuple(terms), shift, cutpoints)
+    criterion, parameters, information = _approached(problem, start_fixed, start_parameters)
     if not integrate_fixed:
         criterion = _with_outer_fixed(criterion)
     return _search(criterion, parameters, information, parameters_cov)
 
 
+@dataclass(frozen=True)
+class _Problem:
+    """What is fitted to which rows."""
+
+    likelihood: Likelihood
+    x: Floats
+    terms: tuple[Term, ...]
+    offset: Floats
+    cutpoints: bool
+
+    def criterion(self) -> LaplaceCriterion:
+        """With the fixed effects integrated out."""
+        system = LatentSystem(self.x, self.terms, offset=self.offset, cutpoints=self.cutpoints, integrate_fixed=True)
+        return LaplaceCriterion(self.likelihood, system)
+
+    def of_rows(self, rows: NDArray[np.intp]) -> _Problem:
+        """Of some of the rows, and the groups that occur in them."""
+        part = []
+        for term in self.terms:
+            there, codes = np.unique(term.codes[rows], return_inverse=True)
+            design = term.design[rows] if len(term.design) > 1 else term.design
+            part.append(Term(codes.reshape(-1), len(there), design))
+        return _Problem(self.likelihood.of_rows(rows), self.x[rows], tuple(part), self.offset[rows], self.cutpoints)
+
+
 def _approached(
-    likelihood: Likelihood,
-    x: Floats,
-    terms: Sequence[Term],
-    offset: Floats,
-    cutpoints: bool,
-    fixed: Floats | None,
-    parameters: Floats | None,
+    problem: _Problem, fixed: Floats | None, parameters: Floats | None
 ) -> tuple[LaplaceCriterion, Floats, Floats]:
     """Criterion with the fixed effects integrated out, variance parameters near its optimum, information on them."""
-    criterion = LaplaceCriterion(
-        likelihood, LatentSystem(x, terms, offset=offset, cutpoints=cutpoints, integrate_fixed=True)
-    )
-    if parameters is None and len(x) > _MANY:
-        parameters, fixed = _estimates_of_part(likelihood, x, terms, offset, cutpoints, fixed)
+    criterion = problem.criterion()
+    if parameters is None and len(problem.x) > _MANY:
+        parameters, fixed = _estimates_of_part(problem, fixed)
     if fixed is not None:
         criterion.beta = np.array(fixed, dtype=np.float64)
     if parameters is None:
-        own = np.asarray(getattr(likelihood, "shape", np.zeros(0)), dtype=np.float64)
-        parameters = np.concatenate([criterion.pack([_START_SD * np.eye(term.q) for term in terms]), own])
+        own = np.asarray(getattr(problem.likelihood, "shape", np.zeros(0)), dtype=np.float64)
+        parameters = np.concatenate([criterion.pack([_START_SD * np.eye(term.q) for term in problem.terms]), own])
     return criterion, *_scoring_steps(criterion, parameters)
 
 
-def _estimates_of_part(
-    likelihood: Likelihood,
-    x: Floats,
-    terms: Sequence[Term],
-    offset: Floats,
-    cutpoints: bool,
-    fixed: Floats | None,
-) -> tuple[Floats | None, Floats | None]:
+def _estimates_of_part(problem: _Problem, fixed: Floats | None) -> tuple[Floats | None, Floats | None]:
     """Rough variance parameters and fixed effects from a quarter of the groups of a term with large groups.
 
     Where these cannot be estimated, no parameters, and the fixed effects as they were.
     """
-    large = [term for term in terms if len(x) >= 100 * term.n_groups]
-    chosen = max(large or terms, key=lambda term: term.n_groups)
-    rows = np.flatnonzero(chosen.codes % 4 == 0)
-    part = []
-    for term in terms:
-        there, codes = np.unique(term.codes[rows], return_inverse=True)
-        design = term.design[rows] if len(term.design) > 1 else term.design
-        part.append(Term(codes.reshape(-1), len(there), design))
+    large = [term for term in problem.terms if len(problem.x) >= 100 * term.n_groups]
+    chosen = max(large or problem.terms, key=lambda term: term.n_groups)
     try:
-        criterion, parameters, _ = _approached(
-            likelihood.of_rows(rows), x[rows], part, offset[rows], cutpoints, fixed, None
-        )
+        criterion, parameters, _ = _approached(problem.of_rows(np.flatnonzero(chosen.codes % 4 == 0)), fixed, None)
     except InputError:  # a covariate that is constant in these groups
         return None, fixed
     return parameters, criterion.beta
