@@ -9,7 +9,7 @@ import numpy as np
 from send_va.effects import SchoolEffects
 from send_va.errors import InputError, NotSupportedError
 from send_va.identification.identified import check_labels
-from send_va.identification.labels import read_labels
+from send_va.identification.labels import LabelRecords, read_labels
 from send_va.identification.need import Need, estimate_need
 from send_va.identification.scores import Assumptions
 from send_va.need_stages import headline
@@ -21,7 +21,7 @@ from send_va.study import ESTIMATORS, Study, load_study
 from send_va.value_added.design import context_columns, labelled_products
 from send_va.value_added.labelled import fit_labelled
 from send_va.value_added.need_fit import fit_need
-from send_va.value_added.pupil_design import PupilDesign, pupil_design
+from send_va.value_added.pupil_design import pupil_design
 
 
 def read_cohort(study: str | Path | Study) -> Cohort:
@@ -155,20 +155,22 @@ def fit_value_added(
     if need is None:
         raise InputError(f"the estimator {name!r} needs estimates of need", "need = fit_identification(cohort)")
     design = pupil_design(cohort, profile, columns)
-    _refuse_other_records(need, design)
+    _refuse_other_records(need, read_labels(cohort, profile, columns))
     design = design.without_schools(np.flatnonzero(need.labels.component > 0))
     scores, plug_in = need.scores(name), need.n_draws < 2
     attrs["assumes"] = need.assumes(name)
     return fit_need(design, scores, name, [chosen], rng=rng, draws=draws, plug_in=plug_in, attrs=attrs)[chosen].effects
 
 
-def _refuse_other_records(need: Need, design: PupilDesign) -> None:
+def _refuse_other_records(need: Need, given: LabelRecords) -> None:
     """Scores of need are matched to pupils by their place, so the records must be the same, in the same order."""
-    if need.labels.row_order == design.row_order:
+    of_need = need.recorded or need.labels
+    differing = of_need.differs_from(given)
+    if not differing:
         return
-    of_need, given = len(need.labels.school), design.n_scored
-    how = "with other schools or prior scores, or in another order" if of_need == given else "not as many"
+    there, here = len(of_need.school), len(given.school)
+    how = "not as many" if there != here else f"with other {', '.join(differing)}, or in another order"
     raise InputError(
-        f"need was estimated from other records: {of_need:,} complete pupils there, {given:,} in this cohort, {how}",
+        f"need was estimated from other records: {there:,} complete pupils there, {here:,} in this cohort, {how}",
         "Estimate it from this cohort: need = fit_identification(cohort).",
     )

@@ -28,7 +28,7 @@ from send_va.stage_inputs import StageInputs
 from send_va.study import Study
 from send_va.study_check import wanted_estimators
 from send_va.value_added.assumption_ranges import assumption_ranges
-from send_va.value_added.feeder_sorting import estimate_feeder_sorting
+from send_va.value_added.feeder_sorting import estimate_feeder_sorting, feeders_differ
 from send_va.value_added.fit_result import ValueAddedFit
 from send_va.value_added.need_fit import fit_need
 from send_va.value_added.pupil_design import PupilDesign, pupil_design
@@ -36,6 +36,7 @@ from send_va.value_added.pupil_design import PupilDesign, pupil_design
 IDENTIFICATION_NOTE = "stage-identification"
 _DONE = "stage-need.json"
 _LABEL_FREE_DRAWS = 40  # ``p0`` hangs on national coefficients only, which hardly vary between draws
+_LEAST_SHARE = 0.05  # of feeders' leniency that is need, below which the range over it says nothing
 _FORM_STREAM, _VALUE_ADDED_STREAM = 11, 12  # spawn keys of generators, apart from those of the labelled estimator
 
 
@@ -92,15 +93,18 @@ def _need_and_lottery(study: Study, labels: LabelRecords) -> tuple[Need, pd.Data
         return need, lottery.result()
 
 
-def _write_feeder_sorting(inputs: StageInputs, need: Need, design: PupilDesign, said: dict[str, Any]) -> float | None:
-    if not need.has_entry or not len(need.parameters.feeder):
-        return None
+def _write_feeder_sorting(inputs: StageInputs, need: Need, design: PupilDesign, said: dict[str, Any]) -> float:
+    """Write the estimated share; returns the upper end of its interval, 0 where feeders do not differ."""
+    if not feeders_differ(need):
+        if need.has_entry and len(need.parameters.feeder):
+            said["notes"].append("feeders hardly differ in leniency: how much of it is need does not matter")
+        return 0.0
     context = inputs.contexts[-1]
     sorting = estimate_feeder_sorting(need, design, context)
     said["notes"].append(str(sorting))
     table = pd.DataFrame([{**vars(sorting), "context": context, "synthetic": inputs.study.study.synthetic}])
     inputs.directory.write("feeder_sorting.csv", csv_writer(table))
-    return sorting.share
+    return sorting.upper
 
 
 def _with_delta(fit: ValueAddedFit, unit: str) -> ValueAddedFit:
@@ -186,7 +190,7 @@ def _write_ranges(
     design: PupilDesign,
     effects: Sequence[SchoolEffects],
     tick: Callable[[int], None],
-    feeder_share: float | None,
+    feeder_share: float,
 ) -> None:
     study = inputs.study
     there = list(dict.fromkeys(str(part.attrs["estimator"]) for part in effects))
@@ -198,8 +202,8 @@ def _write_ranges(
     if need.has_entry:
         if len(need.parameters.la_entry):
             ranges["area_sorting_share"] = options.area_sorting_share
-        if feeder_share is not None:
-            ranges["feeder_sorting_share"] = tuple(sorted({0.0, round(feeder_share, 3)}))
+        if feeder_share >= _LEAST_SHARE:
+            ranges["feeder_sorting_share"] = (0.0, round(feeder_share, 2))
     else:
         ranges = {"sorting_share": options.sorting_share} | ranges
     heads: Mapping[Any, SchoolEffects] = {

@@ -38,8 +38,8 @@ _LOTTERY_CAUTION = (
     "Upper bounds on leniency: unobserved need of the pupils of feeders, schools and authorities is in them."
 )
 _OVER_RANGE = (
-    "No label before transfer: intervals of theta hold those at every share of what a school adds to labels that is "
-    "need, points assume one share"
+    "No label before transfer: points assume one share of what a school adds to labels to be need; intervals of theta "
+    "hold those at every share"
 )
 _MEASURES = ["theta", "u", "gap"]
 _OF_ONE_FIT = ("context", "estimator", "assumes", "llf", "mean_p0", "prior_reference")

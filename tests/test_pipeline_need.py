@@ -137,7 +137,7 @@ def test_without_labels_before_transfer_the_range_is_said_first(cohort_folder: P
     shares = read(run, "identification_variance.csv")
     assert set(shares["label"]) == {"current"}
     drawn = (run.directory / "private" / "figures" / "caterpillar.svg").read_text(encoding="utf-8")
-    assert "No label before transfer: intervals" in " ".join(drawn.split())
+    assert "No label before transfer: points assume" in " ".join(drawn.split())
     assert (run.directory / "private" / "figures" / "identification_lottery.svg").exists()
     record = json.loads((run.directory / "private" / "manifest.json").read_text())
     assert "cannot be told apart" in json.dumps(record)

@@ -1,6 +1,5 @@
 """What check lists of identification, which is what a run refuses and what the Python way refuses."""
 
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -247,16 +246,13 @@ def test_need_of_other_records_or_of_another_order_is_refused() -> None:
     turned = frame.copy()
     turned.loc[one] = frame.loc[one[::-1]].to_numpy()  # within one school only
     turned = turned.astype(frame.dtypes)
-    shifted = frame.assign(prior=frame["prior"] + 1.0)
-    for other in (frame.iloc[::-1], turned, shifted):
+    shifted = frame.assign(prior=frame["prior"] + (frame["prior"] > 100.0))
+    labels = frame["sen_status"].to_numpy()
+    relabelled = frame.assign(sen_status=np.roll(labels, 1))
+    for other in (frame.iloc[::-1], turned, shifted, relabelled):
         with pytest.raises(InputError, match=r"need was estimated from other records.*in another order.*Estimate it"):
             sv.fit_value_added(cohort_of(other), need, draws=2)
     with pytest.raises(InputError, match=r"not as many. Estimate it from this cohort: need = fit_identification"):
         sv.fit_value_added(cohort_of(frame.iloc[1:]), need, draws=2)
-    relabelled = frame.assign(outcome=frame["outcome"] + 1.0)
-    assert len(sv.fit_value_added(cohort_of(relabelled), need, draws=2).schools) == N_SCHOOLS
-
-
-def test_labels_can_be_changed_without_another_order() -> None:
-    labels = labels_of(pupils())
-    assert replace(labels, entry=labels.now).row_order == labels.row_order != ""
+    rescored = frame.assign(outcome=frame["outcome"] + 1.0)
+    assert len(sv.fit_value_added(cohort_of(rescored), need, draws=2).schools) == N_SCHOOLS

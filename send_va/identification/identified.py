@@ -11,7 +11,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from send_va.errors import BrokenRule, Failure, InputError
-from send_va.identification.labels import Ints, LabelRecords, components, set_by_school, text_codes, thresholds, usable
+from send_va.identification.labels import (
+    FEWEST_LABELS,
+    Ints,
+    LabelRecords,
+    components,
+    set_by_school,
+    text_codes,
+    thresholds,
+    usable,
+)
 from send_va.records.sources import reading
 
 if TYPE_CHECKING:
@@ -105,7 +114,7 @@ class LabelCounts:
             return ("standardised", "label_free")
         used = self.used_at_entry
         entry, now, pupils = self.entry[used], self.now[used], self.pupils[used]
-        d = thresholds([now, entry], pupils)
+        d = thresholds(entry, pupils)
         changing = labels_change(np.minimum(entry, d), np.minimum(now, d), d, pupils)
         return ("standardised", "entry", "label_free") if changing else ("entry", "label_free")
 
@@ -242,8 +251,8 @@ def labels_change(entry: Ints, now: Ints, d: int, pupils: Ints) -> bool:
     Returns
     -------
     bool
-        False where fewer than twenty change, or some label before leaves but one label now, the lowest or the highest:
-        nothing then bounds what a label before adds.
+        False where fewer than twenty change, fewer than ten have one of the labels now, or some label before leaves but
+        one label now, the lowest or the highest: nothing then bounds what a label before adds.
 
     Examples
     --------
@@ -253,6 +262,7 @@ def labels_change(entry: Ints, now: Ints, d: int, pupils: Ints) -> bool:
     """
     after = [now[entry == level] for level in range(d + 1)]
     one_sided = any(len(own) == 0 or own.max() == 0 or own.min() == d for own in after)
+    one_sided = one_sided or bool(np.bincount(now, pupils, minlength=d + 1).min() < FEWEST_LABELS)
     return not one_sided and int(pupils[entry != now].sum()) >= _FEWEST_CHANGES
 
 

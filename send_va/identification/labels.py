@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,6 @@ from scipy.sparse.csgraph import connected_components
 
 from send_va.errors import Failure, InputError
 from send_va.records.design_columns import ContextColumns
-from send_va.records.row_order import RowOrder
 
 if TYPE_CHECKING:
     from send_va.records.profile import CohortProfile
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
-_FEWEST = 10  # pupils with a label, below which it has no threshold of its own
+FEWEST_LABELS = 10  # pupils with a label, below which it has no threshold of its own
 # What a predictor of need may not be: the rated school records or decides it, so that need would follow the school.
 SET_BY_SCHOOL = {
     "sen_status": "the SEN status now is set by the rated school",
@@ -76,8 +75,6 @@ class LabelRecords:
         The feeder is the school itself (an all-through school) or of its trust, so the rated body set both labels.
     component : integer array, shape (schools,)
         Connected component of the feeder-school graph; 0 is the largest. All 0 where no status at entry is recorded.
-    row_order : str
-        Hash of which pupils these are and in which order, by school and prior scores.
     """
 
     row_number: NDArray[np.int64]
@@ -99,7 +96,23 @@ class LabelRecords:
     regions: tuple[str, ...]
     same_body: NDArray[np.bool_]
     component: Ints
-    row_order: str = ""
+
+    def differs_from(self, other: LabelRecords) -> tuple[str, ...]:
+        """What is not the same, pupil by pupil, in other records; empty where all is.
+
+        Predictors are compared where both records have the same ones.
+        """
+        parts = {
+            "schools": (self.school, self.schools, other.school, other.schools),
+            "feeders": (self.feeder, self.feeders, other.feeder, other.feeders),
+            "labels before transfer": (self.entry, None, other.entry, None),
+            "labels now": (self.now, None, other.now, None),
+        }
+        found = [name for name, (a, x, b, y) in parts.items() if x != y or not np.array_equal(a, b)]
+        if self.x_names == other.x_names and not found:
+            same = np.array_equal(self.x, other.x) and np.array_equal(self.x_mean, other.x_mean)
+            found += [] if same else ["prior scores or background"]
+        return tuple(found)
 
     @cached_property
     def has_entry(self) -> bool:
@@ -113,22 +126,23 @@ class LabelRecords:
 
     @cached_property
     def levels(self) -> int:
-        """Thresholds the labels have: 2 (support and EHCP) where each label occurs with each, else 1 (any SEN)."""
-        used = self.used_at_entry
-        recorded = [self.now[used], self.entry[used]] if self.has_entry else [self.now]
-        return thresholds(recorded)
+        """Thresholds of the label before transfer (now, where none is recorded before): 2 or 1.
+
+        Labels now have no say in it where there are others, or the rated school could move `entry`.
+        """
+        return thresholds(self.entry[self.used_at_entry] if self.has_entry else self.now)
 
 
-def thresholds(recorded: list[Ints], pupils: Ints | None = None) -> int:
-    """Thresholds that labels have: 2 where ten pupils or more have each of support and EHCP by each label, else 1.
+def thresholds(label: Ints, pupils: Ints | None = None) -> int:
+    """Thresholds a label has: 2 where ten pupils or more have each of support and EHCP, else 1 (any SEN).
 
     Parameters
     ----------
-    recorded : list of integer array, each of shape (n,)
+    label : integer array, shape (n,)
     pupils : integer array, shape (n,), optional
         How many pupils each stands for; one by default.
     """
-    return 2 if all(np.bincount(label + 1, pupils, minlength=4)[2:].min() >= _FEWEST for label in recorded) else 1
+    return 2 if np.bincount(label + 1, pupils, minlength=4)[2:].min() >= FEWEST_LABELS else 1
 
 
 def usable(entry: Ints, feeder: Ints, component: Ints, feeders: bool) -> NDArray[np.bool_]:
@@ -177,15 +191,13 @@ def read_labels(cohort: Cohort, profile: CohortProfile, context: ContextColumns)
     optional = [name for name in bodies if name]
     status = ["sen_level", *(["sen_level_entry"] if roles.sen_status_entry else [])]
     kept = ["row_number", roles.school, *optional, *status]
-    parts, batches, order = [], [], RowOrder(roles.school, context.prior_columns)
+    parts, batches = [], []
     for batch in cohort.batches(list(dict.fromkeys([*kept, *context.prior_columns, *context.background_columns]))):
         parts.append(np.hstack([*context.prior_of(batch), *context.background_of(batch)]))
         batches.append(batch.select(kept))
-        order.add(batch)
     if not parts:
         raise InputError("no pupil has a complete record", "send-va check lists what is missing, column by column.")
-    assembled = _assembled(pa.Table.from_batches(batches), np.concatenate(parts), cohort, profile, context)
-    return replace(assembled, row_order=order.hash)
+    return _assembled(pa.Table.from_batches(batches), np.concatenate(parts), cohort, profile, context)
 
 
 def refuse_set_by_school(names: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from send_va.identification.current import covariance_kind
 from send_va.identification.kernels import Floats
-from send_va.identification.labels import LabelRecords
+from send_va.identification.labels import FEWEST_LABELS, LabelRecords
 from send_va.identification.model import authority_term, several
 from send_va.identification.variance_shares import shares_with_intervals
 from send_va.multilevel.laplace import LaplaceSolution, fit_laplace
@@ -43,8 +43,9 @@ def identification_lottery(labels: LabelRecords, coverage: float = 0.95) -> pd.D
     -------
     DataFrame
         label (``entry``, ``current``), level (``pupil``, ``feeder``, ``school``, ``la``), model (``null``, ``full``),
-        variance (of the latent scale; that of pupils is 1), share, lower, upper. Labels and levels that the records
-        lack are left out; `upper` is missing where the records do not bound a variance near zero.
+        variance (of the latent scale; that of pupils is 1), share, lower, upper. Levels that the records lack are left
+        out, and labels that fewer than ten pupils have; `upper` is missing where the records do not bound a variance
+        near zero.
 
     References
     ----------
@@ -67,10 +68,7 @@ def identification_lottery(labels: LabelRecords, coverage: float = 0.95) -> pd.D
     {'pupil': 0.91, 'feeder': 0.02, 'school': 0.06}
     """
     cases: list[tuple[Label, Model]] = [
-        (label, model)
-        for label in ("entry", "current")
-        if label == "current" or labels.has_entry
-        for model in ("null", "full")
+        (label, model) for label in ("entry", "current") if _varies(labels, label) for model in ("null", "full")
     ]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
         parts = list(cores.map(lambda case: _shares(labels, case[0], case[1], coverage), cases))
@@ -97,6 +95,11 @@ def _shares(labels: LabelRecords, label: Label, model: Model, coverage: float) -
         .loc[[k for k in LEVELS if k in (*names, "pupil")]]
         .reset_index()[["label", "level", "model", "variance", "share", "lower", "upper"]]
     )
+
+
+def _varies(labels: LabelRecords, label: Label) -> bool:
+    status = labels.entry if label == "entry" else labels.now
+    return bool(np.bincount(np.clip(status, -1, 1) + 1, minlength=3)[1:].min() >= FEWEST_LABELS)
 
 
 def _fit(labels: LabelRecords, label: Label, model: Model) -> tuple[tuple[str, ...], LaplaceSolution]:

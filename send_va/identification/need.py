@@ -196,6 +196,8 @@ class Need:
             )
         elif not self.labels.feeders:
             said.append("no feeder is recorded: leniency before transfer is known by authority only")
+        if self.labels.levels == 1 and max(self.labels.entry.max(), self.labels.now.max()) > 1:
+            said.append("hardly any EHCP before transfer: EHCP and SEN support are taken together, as any SEN")
         unknown = int((self.labels.entry < 0).sum())
         if self.has_entry and unknown:
             said.append(
@@ -255,6 +257,9 @@ class Need:
 
         return identification_lottery(self.recorded or self.labels)
 
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
     def __str__(self) -> str:
         before = "labels before transfer and now" if self.has_entry else "labels now only"
         return f"Need of {len(self.labels.school):,} pupils in {len(self.labels.schools):,} schools from {before}"
@@ -268,8 +273,8 @@ def why_not(estimator: str) -> str:
         return "the estimator 'entry' needs the SEN status before transfer (sen_status_entry under [roles])."
     return (
         "the estimator 'standardised' needs pupils whose label changed between transfer and now: hardly any "
-        "did, or all with one label kept it, so the leniency of schools cannot be told. Use 'entry', which these "
-        "records identify."
+        "did, or all with one label kept it, or hardly any has one of the labels now, so the leniency of schools "
+        "cannot be told. Use 'entry', which these records identify."
     )
 
 
@@ -384,6 +389,9 @@ def _drawn(one: Callable[[np.random.Generator], Parameters], seed: int, draws: i
 
 
 def _check(assumptions: Assumptions) -> None:
+    for name, value in vars(assumptions).items():
+        if not isinstance(value, int | float):
+            raise InputError(f"{name} must be one number, not {value!r}")
     for name in ("feeder_sorting_share", "area_sorting_share", "sorting_share"):
         if not 0.0 <= getattr(assumptions, name) <= 1.0:
             raise InputError(f"{name} must be between 0 and 1, not {getattr(assumptions, name)}")

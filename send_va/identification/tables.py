@@ -13,6 +13,7 @@ from send_va.identification.kernels import Floats, Ints
 if TYPE_CHECKING:
     from send_va.identification.need import Need
 
+NOT_CONNECTED = "not connected with other schools through feeders: not compared"
 WEAK_INTAKE = 0.5  # reliability of intake need below which a magnet is penalised about as without adjustment
 _MOST_SUMS = 40  # draws over which pupils are summed: enough for an interval, a fraction of a second each
 
@@ -94,7 +95,7 @@ def national_standard(need: Need, groups: dict[str, tuple[Ints, tuple[str, ...]]
         level, name, n_pupils, labelled_now, expected (pupils with need above the national support threshold at
         transfer), lower, upper: 95 % interval, of the parameters and of who the pupils with need are. A school with
         ``labelled_now`` above `upper` labels more pupils than the national threshold would. Schools that cannot be
-        compared have no expected number.
+        compared have no expected number. flag: that, or what every expected number assumes.
 
     Examples
     --------
@@ -137,6 +138,7 @@ def national_standard(need: Need, groups: dict[str, tuple[Ints, tuple[str, ...]]
                     "expected": expected,
                     "lower": np.clip(expected - reach, 0.0, n),
                     "upper": np.clip(expected + reach, 0.0, n),
+                    "flag": np.where(np.isnan(expected), NOT_CONNECTED, need.assumes("standardised")),
                 }
             )
         )
@@ -173,7 +175,7 @@ def _flags(need: Need, table: pd.DataFrame) -> list[str]:
     share, apart = table["labelled_share"].to_numpy(), need.labels.component > 0
     conditions = {
         need.assumes("standardised"): np.full(len(table), not need.has_entry),
-        "not connected with other schools through feeders: cannot be compared": apart,
+        NOT_CONNECTED: apart,
         "no pupil labelled": share == 0,
         "every pupil labelled": share == 1,
         "intake need weakly identified": ~apart & (table["intake_need_reliability"].to_numpy() < WEAK_INTAKE),

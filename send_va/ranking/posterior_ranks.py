@@ -76,8 +76,8 @@ def rank(
     -------
     Ranking
         ``expected_rank`` minimises squared error of the ranks; where intervals cover most places, exact ranks should
-        not be shown. No school is given a position where the effects rest on an assumption that labels do not tell
-        (``effects.attrs["assumes"]``).
+        not be shown. Where the effects rest on an assumption that labels do not tell (``effects.attrs["assumes"]``),
+        no school is given a position: ranks and quintiles are missing.
 
     Raises
     ------
@@ -102,28 +102,29 @@ def rank(
     upper = np.quantile(ranks, 1.0 - tail, axis=0, method="inverted_cdf")
     quintile = (ranks - 1) * 5 // n  # 0 for the highest fifth
     reasons = (rule or PublicationRule()).reasons(effects.summary(measure, coverage))
-    if effects.attrs.get("assumes"):
-        reasons[:] = effects.attrs["assumes"]
+    assumed = str(effects.attrs.get("assumes") or "")
+    if assumed:
+        reasons[:] = assumed
+
+    def by_school(values: NDArray[np.number]) -> FloatArray:
+        out = np.full(all_schools, np.nan)
+        if not assumed:
+            out[compared] = values
+        return out
+
     empty = pd.array([None] * all_schools, dtype="Int64")
     table = pd.DataFrame(
         {
             "school": effects.schools,
             "estimator": effects.attrs["estimator"],
             "context": effects.attrs["context"],
-            "expected_rank": _of_compared(ranks.mean(axis=0), compared),
-            "rank_lower": pd.Series(_of_compared(lower, compared)).astype("Int64"),
-            "rank_upper": pd.Series(_of_compared(upper, compared)).astype("Int64"),
+            "expected_rank": by_school(ranks.mean(axis=0)),
+            "rank_lower": pd.Series(by_school(lower)).astype("Int64"),
+            "rank_upper": pd.Series(by_school(upper)).astype("Int64"),
             "rank_lower_simultaneous": empty,
             "rank_upper_simultaneous": empty,
         }
-        | {f"p_quintile_{k + 1}": _of_compared((quintile == k).mean(axis=0), compared) for k in range(5)}
+        | {f"p_quintile_{k + 1}": by_school((quintile == k).mean(axis=0)) for k in range(5)}
         | {"grade": empty, "published": reasons == "", "reason": reasons}
     )
     return Ranking(table, measure, coverage)
-
-
-def _of_compared(values: NDArray[np.number], compared: NDArray[np.bool_]) -> FloatArray:
-    """One value a school; missing for those that are not compared."""
-    out = np.full(len(compared), np.nan)
-    out[compared] = values
-    return out

@@ -10,7 +10,7 @@ import pandas as pd
 from send_va.effects import SchoolEffects
 from send_va.errors import InputError
 
-_COLUMNS = ["school", "context", "estimator", "against", "difference", "difference_sd", "disagrees"]
+_COLUMNS = ["school", "context", "estimator", "against", "difference", "difference_sd", "disagrees", "flag"]
 
 
 def disagreements(
@@ -34,7 +34,8 @@ def disagreements(
     DataFrame
         One row a context, estimator and school that both estimate: school, context, estimator, against (the headline),
         difference (of means: estimator minus headline, outcome units), difference_sd (the same in pupil SDs), disagrees
-        (``|difference_sd| > amount``). Where a school disagrees, its result hangs on how need is identified: read the
+        (``|difference_sd| > amount``), flag (what either of the two assumes that labels do not tell).
+        Where a school disagrees, its result hangs on how need is identified: read the
         headline with that in mind. There is no probability beside it: errors of estimators on the same pupils go
         together, and draws of different estimators do not show how far.
 
@@ -80,6 +81,7 @@ def _compared(other: SchoolEffects, head: SchoolEffects, amount: float, measure:
         difference=difference,
         difference_sd=difference / unit,
         disagrees=np.abs(difference) > amount * unit,
+        flag=str(other.attrs.get("assumes") or head.attrs.get("assumes") or ""),
     )
     estimated: pd.DataFrame = compared.loc[np.isfinite(difference)]
     return estimated

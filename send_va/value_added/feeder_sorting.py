@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from send_va.value_added.pupil_design import PupilDesign
 
 _TRIED = (0.0, 0.5, 1.0)
+_LEAST_SD = 0.05  # of the leniency of feeders, in SDs of unexplained need
 _NORMAL_95 = 1.959963984540054
 
 
@@ -49,6 +50,13 @@ class FeederSorting:
         )
 
 
+def feeders_differ(need: Need) -> bool:
+    """Whether labels before transfer are recorded, and estimated leniencies of feeders differ (by an SD above .05)."""
+    if not need.has_entry or not len(need.parameters.feeder):
+        return False
+    return bool(need.parameters.feeder[:, 0].std() > _LEAST_SD)
+
+
 @one_blas_thread
 def estimate_feeder_sorting(need: Need, design: PupilDesign, context: Context = "cva") -> FeederSorting:
     """Estimate the share of feeders' leniency that is need, within schools.
@@ -74,10 +82,12 @@ def estimate_feeder_sorting(need: Need, design: PupilDesign, context: Context = 
     Raises
     ------
     NotSupportedError
-        No labels before transfer, or no feeders.
+        No labels before transfer, no feeders, or feeders that do not differ.
     """
-    if not need.has_entry or not len(need.parameters.feeder):
-        raise NotSupportedError("sorting of feeders needs labels before transfer and the feeder of every pupil.")
+    if not feeders_differ(need):
+        raise NotSupportedError(
+            "the sorting share of feeders needs labels before transfer, and feeders that differ in leniency."
+        )
     labels = need.labels
     own = np.where(labels.feeder >= 0, need.parameters.feeder[labels.feeder, 0], 0.0)
     inside = (labels.component[labels.school] == 0) & (labels.feeder >= 0)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from send_va.effects import SchoolEffects, school_effects
 from send_va.errors import InputError
+from send_va.identification.tables import NOT_CONNECTED
 from send_va.multilevel.crossproducts import FloatArray
 from send_va.multilevel.gaussian import uncentred, variance_table
 from send_va.multilevel.threads import one_blas_thread
@@ -25,7 +26,6 @@ from send_va.value_added.residual_variance import WeightedFit, fit_weighted
 from send_va.value_added.scores import NeedScores, check_estimator, scores_table
 
 FEW_EXPECTED = "less than one pupil with need expected"
-NOT_CONNECTED = "not connected with other schools through feeders: not compared"
 _NORMAL_95 = 1.959963984540054
 
 
@@ -243,13 +243,14 @@ def _effects(design: PupilDesign, start: PlugInFit, pooled: Pooled, attrs: dict[
         [NOT_CONNECTED, NO_COMPLETE_PUPIL, ONE_PUPIL, FEW_EXPECTED],
         default="",
     )
+    assumed = str(attrs.get("assumes") or "")
     return school_effects(
         design.schools,
         by_measure,
         known,
         n_pupils=design.n_pupils,
         n_need=np.rint(start.n_with).astype(np.int64),
-        flag=[str(flag) for flag in flags],
+        flag=["; ".join(filter(None, [str(flag), assumed])) for flag in flags],
         attrs=attrs,
         not_compared=apart,
     )

@@ -13,7 +13,6 @@ from send_va.errors import InputError
 from send_va.multilevel.crossproducts import FloatArray
 from send_va.multilevel.threads import one_blas_thread
 from send_va.records.design_columns import INTERCEPT, ContextColumns, mean_name
-from send_va.records.row_order import RowOrder
 from send_va.value_added.row_coder import PRIOR_SLOPE, RowCoder
 
 if TYPE_CHECKING:
@@ -51,8 +50,6 @@ class PupilDesign:
         Complete pupils of the records, those of schools left out included: scores are given for all of them.
     left_out : tuple of int
         Places of schools left out because they cannot be compared.
-    row_order : str
-        Hash of which complete pupils the records hold and in which order, by school and prior scores.
     """
 
     columns: tuple[str, ...]
@@ -69,7 +66,6 @@ class PupilDesign:
     outcome_sd: float
     n_scored: int
     left_out: tuple[int, ...] = ()
-    row_order: str = ""
 
     def without_schools(self, left_out: NDArray[np.integer]) -> PupilDesign:
         """The same without the pupils of some schools (places in `schools`), which keep their names and no pupil."""
@@ -159,11 +155,10 @@ def pupil_design(
     coder = RowCoder.of(cohort, profile, context, prior.mean)
     rows = np.empty((profile.n_complete, len(coder.columns)))
     codes = np.empty(profile.n_complete, dtype=np.int64)
-    done, row_order = 0, RowOrder(cohort.roles.school, context.prior_columns)
+    done = 0
     for batch in cohort.batches(coder.wanted):
         run = slice(done, done + batch.num_rows)
         rows[run], codes[run] = coder.rows(batch), coder.school_codes(batch)
-        row_order.add(batch)
         done += batch.num_rows
         if progress is not None:
             progress(done)
@@ -190,7 +185,6 @@ def pupil_design(
         prior_sd=prior.sd,
         outcome_sd=float(profile.outcome.sd),
         n_scored=done,
-        row_order=row_order.hash,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from worlds import labels, need, small, world
 
 from send_va.errors import InputError
+from send_va.identification.labels import LabelRecords
 from send_va.identification.model import fit_entry, fit_now, now_likelihood
 
 
@@ -178,18 +179,29 @@ def test_labels_that_change_one_way_only_leave_leniency_of_schools_open() -> Non
         assert fit_now(changed, fit, fit.parameters(changed)) is None
 
 
-@pytest.mark.parametrize("column", ["entry", "now"])
-def test_a_label_that_hardly_occurs_has_no_threshold_of_its_own(column: str) -> None:
-    """Nine EHCPs before or after transfer: any SEN in place of support and EHCP, and both equations hold."""
+def with_nine_plans(column: str) -> LabelRecords:
     records = small().labels
     values = getattr(records, column)
-    few = np.where(np.cumsum(values == 2) <= 9, values, np.minimum(values, 1))
-    changed = replace(records, **{column: few})
+    return replace(records, **{column: np.where(np.cumsum(values == 2) <= 9, values, np.minimum(values, 1))})
+
+
+def test_a_label_that_hardly_occurs_has_no_threshold_of_its_own() -> None:
+    """Nine EHCPs before transfer: any SEN in place of support and EHCP, and both equations hold."""
+    changed = with_nine_plans("entry")
     assert changed.levels == 1
     fit = fit_entry(changed)
     p = fit.parameters(changed)
     assert p.tau.shape == (1,)
     assert fit_now(changed, fit, p) is not None
+
+
+def test_labels_now_have_no_say_in_the_entry_equation() -> None:
+    """Nine EHCPs now: the rated school's labels do not change a byte of it; its own leniency cannot be told."""
+    before, after = fit_entry(small().labels), fit_entry(with_nine_plans("now"))
+    np.testing.assert_array_equal(before.solution.beta, after.solution.beta)
+    np.testing.assert_array_equal(before.solution.parameters, after.solution.parameters)
+    changed = with_nine_plans("now")
+    assert fit_now(changed, after, after.parameters(changed)) is None
 
 
 @pytest.mark.parametrize("label", [0, 1])

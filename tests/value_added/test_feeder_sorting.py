@@ -130,5 +130,5 @@ def test_records_without_entry_labels_or_feeders_are_refused() -> None:
     need, design = at_the_truth("independent")
     bare = replace(need, parameters=replace(need.parameters, feeder=np.zeros((0, 2))))
     for unable in (bare, replace(need, has_entry=False)):
-        with pytest.raises(NotSupportedError, match="labels before transfer and the feeder of every pupil"):
+        with pytest.raises(NotSupportedError, match="labels before transfer, and feeders that differ"):
             estimate_feeder_sorting(unable, design)
