@@ -272,6 +272,13 @@ def _truncated(t: float, a: float, b: float) -> tuple[float, float]:
     """P(e > t) and E[e] of a standard normal between a and b, in the tail where digits are kept."""
     flip = a > 0.0
     low, high = (-b, -a) if flip else (a, b)
+    mass = normal_cdf(high) - normal_cdf(low)
+    if mass > _MUCH:
+        mean = (_pdf(low) - _pdf(high)) / mass
+        cut = min(max(-t if flip else t, low), high)
+        if flip:
+            return (normal_cdf(cut) - normal_cdf(low)) / mass, -mean
+        return (normal_cdf(high) - normal_cdf(cut)) / mass, mean
     mass = _exact_cdf(high) - _exact_cdf(low)
     if mass < 1e-290:
         edge = a if flip else b

@@ -65,26 +65,27 @@ def assumption_ranges(
         come from feeders of the school's own body, one more row a school leaves their labels before transfer out.
     """
     contexts = list(headline)
-    base = _fitted(need, design, estimator, contexts, seed, prior_slope, residual_by_need)
     variants = [(name, float(value)) for name, values in ranges.items() for value in values]
     if need.has_entry and need.labels.same_body.any():
         variants.append((SAME_BODY, 1.0))
 
-    def one(variant: tuple[str, float]) -> list[pd.DataFrame]:
-        name, value = variant
+    def one(variant: tuple[str, float] | None) -> dict[Context, SchoolEffects] | None:
+        """Fit a variant, or the headline for None; None for a variant that is the headline."""
+        name, value = variant or ("", 0.0)
         leave_out = name == SAME_BODY
-        changed = need if leave_out else need.under(**{name: value})
-        as_it_was = not leave_out and changed.assumptions == need.assumptions
-        found = base
-        if not as_it_was:
-            found = _fitted(changed, design, estimator, contexts, seed, prior_slope, residual_by_need, leave_out)
-        rows = [_rows(headline[context], base[context], found[context]) for context in contexts]
-        return [part.assign(assumption=name, value=value) for part in rows]
+        changed = need if leave_out or variant is None else need.under(**{name: value})
+        if variant is not None and not leave_out and changed.assumptions == need.assumptions:
+            return None
+        return _fitted(changed, design, estimator, contexts, seed, prior_slope, residual_by_need, leave_out)
 
     parts: list[pd.DataFrame] = []
     with ThreadPoolExecutor(workers) as cores:
-        for done, rows in enumerate(cores.map(one, variants), start=1):
-            parts += rows
+        fitted = cores.map(one, [None, *variants])
+        base = next(fitted) or {}
+        for done, ((name, value), fit) in enumerate(zip(variants, fitted, strict=True), start=1):
+            for context in contexts:
+                rows = _rows(headline[context], base[context], (fit or base)[context])
+                parts.append(rows.assign(assumption=name, value=value))
             if progress is not None:
                 progress(done)
     order = ["school", "estimator", "context", "assumption", "value", "mean", "lower", "upper"]
