@@ -154,8 +154,8 @@ def fit_value_added(
         return fit_labelled(data, chosen, rng=rng, draws=draws, attrs=attrs).effects
     if need is None:
         raise InputError(f"the estimator {name!r} needs estimates of need", "need = fit_identification(cohort)")
-    design = pupil_design(cohort, profile, columns)
     _refuse_other_records(need, read_labels(cohort, profile, columns))
+    design = pupil_design(cohort, profile, columns)
     design = design.without_schools(np.flatnonzero(need.labels.component > 0))
     scores, plug_in = need.scores(name), need.n_draws < 2
     attrs["assumes"] = need.assumes(name)

@@ -144,13 +144,14 @@ def _stages(inputs: StageInputs, versions: dict[str, str]) -> Run:
         converged = all(note["converged"] for note in notes.values())
         school_table, ranking_table = _write_tables(study, effects, directory, converged)
     with progress.stage("draw figures"):
+        assumed = bool(effects[0].attrs.get("assumes"))
         save_figures(
-            _over_range(school_table, directory),
+            _over_range(school_table, directory) if assumed else school_table,
             ranking_table,
             directory.work / "figures",
             unit=study.outcome.unit,
             synthetic=study.study.synthetic,
-            title=". ".join(filter(None, [study.study.title, _OVER_RANGE if effects[0].attrs.get("assumes") else ""])),
+            title=". ".join(filter(None, [study.study.title, _OVER_RANGE if assumed else ""])),
         )
         _draw_lottery(study, directory)
     record = manifest(
@@ -171,8 +172,6 @@ def _stages(inputs: StageInputs, versions: dict[str, str]) -> Run:
 
 def _over_range(schools: pd.DataFrame, directory: RunDirectory) -> pd.DataFrame:
     """Without a label before transfer, intervals of theta that hold those at every share of labelling that is need."""
-    if not directory.has("assumption_ranges.csv"):
-        return schools
     ranges = pd.read_csv(directory.work / "assumption_ranges.csv", dtype={"school": str})
     ranges = ranges[ranges["assumption"] == "sorting_share"].assign(measure="theta")
     keys = ["school", "estimator", "context", "measure"]

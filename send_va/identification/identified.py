@@ -30,8 +30,8 @@ _MOST_EXAMPLES = 10
 _FEWEST_CHANGES = 20  # pupils whose label changed, below which school leniency has nothing to stand on
 _APART = (
     "Check the mapping of the feeder column, or leave out both roles feeder and sen_status_entry: results are then "
+    "shown for the whole range of sorting_share."
 )
-_APART += "shown for the whole range of sorting_share."
 
 
 @dataclass(frozen=True)

@@ -69,20 +69,22 @@ def assumption_ranges(
     if need.has_entry and need.labels.same_body.any():
         variants.append((SAME_BODY, 1.0))
 
-    def one(variant: tuple[str, float] | None) -> dict[Context, SchoolEffects] | None:
-        """Fit a variant, or the headline for None; None for a variant that is the headline."""
-        name, value = variant or ("", 0.0)
-        leave_out = name == SAME_BODY
-        changed = need if leave_out or variant is None else need.under(**{name: value})
-        if variant is not None and not leave_out and changed.assumptions == need.assumptions:
-            return None
+    def fitted(changed: Need, leave_out: bool = False) -> dict[Context, SchoolEffects]:
         return _fitted(changed, design, estimator, contexts, seed, prior_slope, residual_by_need, leave_out)
+
+    def one(variant: tuple[str, float]) -> dict[Context, SchoolEffects] | None:
+        """Fit a variant; None where it is the headline."""
+        name, value = variant
+        if name == SAME_BODY:
+            return fitted(need, leave_out=True)
+        changed = need.under(**{name: value})
+        return None if changed.assumptions == need.assumptions else fitted(changed)
 
     parts: list[pd.DataFrame] = []
     with ThreadPoolExecutor(workers) as cores:
-        fitted = cores.map(one, [None, *variants])
-        base = next(fitted) or {}
-        for done, ((name, value), fit) in enumerate(zip(variants, fitted, strict=True), start=1):
+        first, others = cores.submit(fitted, need), cores.map(one, variants)
+        base = first.result()
+        for done, ((name, value), fit) in enumerate(zip(variants, others, strict=True), start=1):
             for context in contexts:
                 rows = _rows(headline[context], base[context], (fit or base)[context])
                 parts.append(rows.assign(assumption=name, value=value))

@@ -34,10 +34,10 @@ def disagreements(
     DataFrame
         One row a context, estimator and school that both estimate: school, context, estimator, against (the headline),
         difference (of means: estimator minus headline, outcome units), difference_sd (the same in pupil SDs), disagrees
-        (``|difference_sd| > amount``), flag (what either of the two assumes that labels do not tell).
-        Where a school disagrees, its result hangs on how need is identified: read the
-        headline with that in mind. There is no probability beside it: errors of estimators on the same pupils go
-        together, and draws of different estimators do not show how far.
+        (``|difference_sd| > amount``), flag (what either of the two assumes that labels do not tell). Where a school
+        disagrees, its result hangs on how need is identified: read the headline with that in mind. There is no
+        probability beside it: errors of estimators on the same pupils go together, and draws of different estimators
+        do not show how far.
 
     Raises
     ------
