@@ -1,0 +1,196 @@
+"""The Bayesian multilevel model on cross-products, effects of groups integrated out, in PyMC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from send_va.errors import InputError
+from send_va.multilevel.collapsed_data import CollapsedData, WhitenedProducts, Whitening
+from send_va.multilevel.collapsed_kernels import EFFECTS, value_and_gradient, workspace
+from send_va.multilevel.collapsed_priors import Priors, PriorScales
+from send_va.multilevel.crossproducts import FloatArray
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+    from send_va.multilevel.collapsed_op import MarginalLikelihood
+
+_LOG_2PI = float(np.log(2.0 * np.pi))
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where sampling begins, and the scale on which coefficients are sampled: a fit by REML.
+
+    Attributes
+    ----------
+    beta : array, shape (p,)
+        Of centred columns.
+    beta_cov : array, shape (p, p)
+    group_cov : array, shape (q, q)
+    residual_variance : array, shape (S,)
+    outer_variance : array, shape (q2,)
+    """
+
+    beta: FloatArray
+    beta_cov: FloatArray
+    group_cov: FloatArray
+    residual_variance: FloatArray
+    outer_variance: FloatArray
+
+    def __post_init__(self) -> None:
+        """Refuse a start from which no sampler can move."""
+        for name, value in vars(self).items():
+            if not np.all(np.isfinite(value)):
+                raise InputError(f"the start of {name} is not finite", "Start from a fit that converged.")
+
+
+@dataclass(frozen=True)
+class CollapsedModel:
+    """A collapsed model, ready to be sampled.
+
+    Attributes
+    ----------
+    data : CollapsedData
+    priors : Priors
+    scales : PriorScales
+    start : Start
+    whitening : Whitening
+    products : WhitenedProducts
+    """
+
+    data: CollapsedData
+    priors: Priors
+    scales: PriorScales
+    start: Start
+    whitening: Whitening
+    products: WhitenedProducts
+
+    @classmethod
+    def of(cls, data: CollapsedData, start: Start, priors: Priors | None = None) -> CollapsedModel:
+        """Put priors on the scale of the outcome and change to coordinates that are easy to sample.
+
+        Raises
+        ------
+        InputError
+            A constant outcome or column; a start that is not finite.
+        """
+        priors = Priors() if priors is None else priors
+        scales = PriorScales.of(priors, data)
+        whitening = Whitening.of(scales.mean, scales.sd, start.beta, np.linalg.inv(start.beta_cov))
+        return cls(data, priors, scales, start, whitening, WhitenedProducts.of(data, whitening))
+
+    @property
+    def constant(self) -> float:
+        """What the log-likelihood has that no parameter changes."""
+        return 0.5 * (float(self.data.log_weights.sum()) - self.data.n_records * _LOG_2PI)
+
+    def log_likelihood(
+        self, beta: FloatArray, group_cov: FloatArray, residual_variance: FloatArray, outer_variance: FloatArray
+    ) -> float:
+        """Marginal log-likelihood at given parameters, effects integrated out, constants included.
+
+        Parameters
+        ----------
+        beta : array, shape (p,)
+            Of centred columns.
+        group_cov : array, shape (q, q)
+        residual_variance : array, shape (S,)
+        outer_variance : array, shape (q2,)
+        """
+        data = self.data
+        evaluate: Any = value_and_gradient
+        value = evaluate(
+            self.whitening.coordinates(beta),
+            padded_lower(np.linalg.cholesky(group_cov)),
+            np.asarray(residual_variance, dtype=np.float64),
+            padded_sd(np.sqrt(outer_variance), data.outer_effects),
+            *self.products.arrays(data),
+            workspace(*self.products.r0.shape[:2]),
+        )[0]
+        return float(value) + self.constant
+
+    def build(self) -> BuiltModel:
+        """Build the model in PyMC: parameters with their priors, and the marginal likelihood as a potential.
+
+        Variables are ``w`` (coordinates of the coefficients), ``group_sd_signed``, ``outer_sd_signed``, ``residual_sd``
+        and, with several effects, ``group_corr_chol``. The likelihood depends on squares of the signed SDs (and on
+        products of two with their correlation), so that their absolute values are half-normal a priori, and a variance
+        of zero is no edge of the space.
+        """
+        import pymc as pm
+        import pytensor.tensor as tensor
+
+        from send_va.multilevel.collapsed_op import MarginalLikelihood
+
+        pt: Any = tensor
+
+        data, scales, start, q = self.data, self.scales, self.start, len(self.data.effects)
+        likelihood: Any = MarginalLikelihood(self.products.arrays(data))
+        with pm.Model(coords=self._coords()) as model:
+            white = self.whitening
+            w = pm.Normal(
+                "w", white.prior_mean, white.prior_sd, dims="coefficient", initval=np.zeros(len(data.columns))
+            )
+            begin = np.sqrt(np.maximum(np.diag(start.group_cov), (0.1 * scales.group_sd) ** 2))
+            lower = pm.Normal("group_sd_signed", 0.0, scales.group_sd, dims="effect", initval=begin)[:, None]
+            if q > 1:
+                lower = lower * pm.LKJCorr("group_corr_chol", n=q, eta=scales.correlation, dims=("effect", "effect_"))
+            lower = pt.set_subtensor(pt.zeros((EFFECTS, EFFECTS))[:q, :q], lower)
+            begin = np.sqrt(start.residual_variance)
+            residual_sd = pm.HalfNormal("residual_sd", scales.residual_sd, dims="stratum", initval=begin)
+            outer_sd: Any = pt.zeros(EFFECTS)
+            if data.outer_effects:
+                begin = np.sqrt(np.maximum(start.outer_variance, (0.1 * scales.outer_sd) ** 2))
+                signed = pm.Normal("outer_sd_signed", 0.0, scales.outer_sd, dims="outer_effect", initval=begin)
+                outer_sd = pt.set_subtensor(outer_sd[np.array(data.outer_effects)], signed)
+            parameters = (w, lower, residual_sd**2, outer_sd)
+            pm.Potential("marginal_likelihood", likelihood(*parameters)[0] + self.constant)
+        return BuiltModel(model, likelihood, parameters, self.constant)
+
+    def _coords(self) -> dict[str, list[str]]:
+        effects = list(self.data.effects)
+        return {
+            "coefficient": list(self.data.columns),
+            "effect": effects,
+            "effect_": effects,
+            "outer_effect": [effects[at] for at in self.data.outer_effects],
+            "stratum": list(self.data.strata),
+        }
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A collapsed model in PyMC.
+
+    Attributes
+    ----------
+    model : pymc.Model
+    likelihood : MarginalLikelihood
+    parameters : tuple of PyTensor variables
+        What the likelihood takes: coordinates, factor, residual variances, outer SDs.
+    constant : float
+        Added to the likelihood.
+    """
+
+    model: pm.Model
+    likelihood: MarginalLikelihood
+    parameters: tuple[Any, ...]
+    constant: float
+
+
+def padded_lower(lower: FloatArray) -> FloatArray:
+    """A factor (q, q) as the kernels take it, (3, 3)."""
+    out = np.zeros((EFFECTS, EFFECTS))
+    out[: len(lower), : len(lower)] = lower
+    return out
+
+
+def padded_sd(sd: FloatArray, places: tuple[int, ...]) -> FloatArray:
+    """SDs of the outer level as the kernels take them, (3,): zero for effects it does not have."""
+    out = np.zeros(EFFECTS)
+    out[list(places)] = sd
+    return out
