@@ -151,8 +151,8 @@ def rank_uniformity(
     Returns
     -------
     RankUniformity
-        ``inside`` is the answer; ``table()`` says in words what is wrong. Staying inside is no proof: for ten parameters
-        and n simulations the band reaches ``2 / sqrt(n)`` either way in the middle, and what is smaller goes unseen.
+        ``inside`` is the answer; ``table()`` says in words what is wrong. Staying inside is no proof: with ten
+        parameters and n simulations the band reaches ``2 / sqrt(n)`` either way in the middle.
 
     Raises
     ------
