@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,9 @@ from send_va.validation.uniformity import RankUniformity
 
 _ACROSS = 3
 _PANEL_INCHES = 1.3
-_GAP_INCHES = 0.42
+_GAP_INCHES = 0.26
+_BETWEEN_INCHES = 0.3
+_NAME_LINE_INCHES, _NAME_CHARACTERS = 0.14, 28
 _ROW_INCHES = 0.17
 _COVER_COLUMNS = ("what", "level", "cover", "se", "simulations", "diagnosis")
 
@@ -49,6 +52,7 @@ def rank_figure(found: RankUniformity, subject: str, *, problems: str = "") -> F
     4
     """
     rows = math.ceil(len(found.names) / _ACROSS)
+    name = _NAME_LINE_INCHES * max(_name(name).count("\n") + 1 for name in found.names)
     held = int(found.inside.sum())
     figure, axes = titled_figure(
         f"Ranks of the truth in {subject}: {held} of {len(found.names)} inside their bands",
@@ -56,10 +60,10 @@ def rank_figure(found: RankUniformity, subject: str, *, problems: str = "") -> F
         f"{found.simulations} simulations, ranks among {found.draws} draws. Bands hold all parameters jointly with "
         f"probability {found.confidence:.0%} when all is right.{' ' + problems if problems else ''}",
         synthetic=True,
-        plot_height_inches=rows * _PANEL_INCHES + (rows - 1) * _GAP_INCHES + 0.12,
+        plot_height_inches=rows * (_PANEL_INCHES + name) + (rows - 1) * _GAP_INCHES,
     )
     reach = 1.1 * max(float(np.abs([found.lower, found.upper]).max()), float(np.abs(found.differences).max()))
-    for k, ax in enumerate(_small_panels(figure, axes[0], len(found.names), rows)):
+    for k, ax in enumerate(_small_panels(figure, axes[0], len(found.names), name)):
         _draw_ranks(ax, found, k)
         ax.set_ylim(-reach, reach)
         ax.set_xticks([0.0, 0.5, 1.0], ["0", "0.5", "1"])
@@ -72,19 +76,22 @@ def rank_figure(found: RankUniformity, subject: str, *, problems: str = "") -> F
     return figure
 
 
-def _small_panels(figure: Figure, whole: Axes, count: int, rows: int) -> list[Axes]:
-    """Split the room of one panel into `count` small ones, row by row."""
+def _name(name: str) -> str:
+    return textwrap.fill(name, _NAME_CHARACTERS)
+
+
+def _small_panels(figure: Figure, whole: Axes, count: int, name: float) -> list[Axes]:
+    """Split the room of one panel into `count` small ones, row by row, each with `name` inches above it."""
     room = whole.get_position()
     whole.remove()
-    between, above = 0.3 / figure.get_figwidth(), _GAP_INCHES / figure.get_figheight()
-    top = 0.12 / figure.get_figheight()  # for the names of the first row
-    width = (room.width - between * (_ACROSS - 1)) / _ACROSS
-    height = (room.height - top - above * (rows - 1)) / rows
+    wide, tall = figure.get_size_inches()
+    width = (room.width - (_ACROSS - 1) * _BETWEEN_INCHES / wide) / _ACROSS
     panels = []
     for k in range(count):
         row, column = divmod(k, _ACROSS)
-        left = room.x0 + column * (width + between)
-        panels.append(figure.add_axes((left, room.y1 - top - (row + 1) * height - row * above, width, height)))
+        left = room.x0 + column * (width + _BETWEEN_INCHES / wide)
+        down = (row + 1) * (_PANEL_INCHES + name) + row * _GAP_INCHES
+        panels.append(figure.add_axes((left, room.y1 - down / tall, width, _PANEL_INCHES / tall)))
     return panels
 
 
@@ -93,10 +100,9 @@ def _draw_ranks(ax: Axes, found: RankUniformity, k: int) -> None:
     ax.axhline(0.0, color=MIDDLE, linewidth=0.6)
     inside = bool(found.inside[k])
     ax.plot(found.positions, found.differences[:, k], color=ACCENT if inside else INK, linewidth=1.0 if inside else 1.8)
-    said = "" if inside else " (outside)"
-    ax.set_title(
-        found.names[k] + said, fontsize=8, loc="left", pad=3, color=INK, fontweight="normal" if inside else "bold"
-    )
+    if not inside:
+        ax.text(0.97, 0.04, "outside", transform=ax.transAxes, ha="right", fontsize=7.5, color=INK)
+    ax.set_title(_name(found.names[k]), fontsize=8, loc="left", pad=3, fontweight="normal" if inside else "bold")
     ax.set_xlim(0.0, 1.0)
 
 
