@@ -48,7 +48,7 @@ CONTROLS = {
 }
 POSTERIORS: dict[str, tuple[str, Callable[[], GenerativeModel[object]], int]] = {}
 WORLDS = (NestedWorld(schools=30), NestedWorld(schools=150))
-REML_SIMULATIONS, CUT_SIMULATIONS = 400, 40
+REML_SIMULATIONS, CUT_SIMULATIONS = 400, 20
 PARTS = ("controls", *POSTERIORS, "reml", "cut")
 
 
