@@ -54,7 +54,7 @@ def conjugate_model(
     >>> rng = np.random.default_rng(1)
     >>> simulation_based_calibration(conjugate_model(), 100, rng).calibrated
     True
-    >>> simulation_based_calibration(conjugate_model(shift=1.0), 100, rng).table()["diagnosis"].iloc[0]
+    >>> simulation_based_calibration(conjugate_model(shift=0.7), 100, rng).table()["diagnosis"].iloc[0]
     'posterior shifted up'
     """
     if not sd_factor > 0.0:

@@ -37,11 +37,11 @@ def test_wrong_widths_are_named(width, diagnosis) -> None:
 
 
 def test_errors_count_simulations_not_schools() -> None:
-    """SEs over 30 studies: the shared shock makes cover vary by much more than independent schools would."""
-    tables = [normal(30, 1.0, seed, draws=39).table().set_index("level") for seed in range(30)]
+    """SEs over 20 studies: the shared shock makes cover vary by much more than independent schools would."""
+    tables = [normal(30, 1.0, seed, draws=39).table().set_index("level") for seed in range(20)]
     cover = np.array([table["cover"][0.8] for table in tables])
     stated = np.mean([table["se"][0.8] for table in tables])
-    assert stated == pytest.approx(cover.std(ddof=1), rel=0.35)
+    assert stated == pytest.approx(cover.std(ddof=1), rel=0.4)
     assert stated > 1.5 * np.sqrt(0.8 * 0.2 / (30 * 25))
 
 
@@ -103,13 +103,13 @@ def test_simulated_worlds_have_the_parameters_stated() -> None:
 
 
 def test_reml_covers_near_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """40 worlds of 60 schools: no interval is off by more than chance; effects by less than three points at 95 %."""
+    """25 worlds of 60 schools: no interval is off by more than chance; effects by less than three points at 95 %."""
     monkeypatch.setattr("send_va.validation.reml_coverage.VARIANCE_DRAWS", 99)
-    found = reml_coverage([NestedWorld(schools=60, pupils=40)], 40, np.random.default_rng(3))
+    found = reml_coverage([NestedWorld(schools=60, pupils=40)], 25, np.random.default_rng(3))
     table = found.table().set_index(["what", "level"])
     assert found.problems == 0
     assert len(table) == 11 * 3
-    assert (table["simulations"] == 40).all()
+    assert (table["simulations"] == 25).all()
     assert ((table["cover"] - table.index.get_level_values("level")).abs() < 4.5 * table["se"] + 0.02).all()
     for name in ("theta", "u", "gap"):
         assert table["cover"][f"{name}, 60 schools", 0.95] == pytest.approx(0.95, abs=0.03)
