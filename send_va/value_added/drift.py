@@ -326,7 +326,7 @@ def _forecast_table(
         labels = np.array(estimates.labels, dtype=object)
         named |= {
             "n_cohorts": known.sum(axis=1),
-            "last_cohort": np.where(known.any(axis=1), labels[last], None),
+            "last_cohort": pd.Series(labels[last]).where(known.any(axis=1), None),
             "beyond": np.where(known.any(axis=1) & (farthest > of.last_lag), beyond, ""),
             "flag": summary["flag"],
         }
