@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from scipy.optimize import nnls
 from send_va.errors import InputError
 from send_va.multilevel.crossproducts import FloatArray
 
-Beyond = Literal["decay", "hold"]
+BEYOND = {"between": 0.5, "decay": 0.0, "hold": 1.0}  # share of the way from falling on to staying
 FEWEST_SCHOOLS = 10  # with estimates in both cohorts, below which a lag has no standard error worth the name
 _PASSES = 4  # weights, national means and autocovariances settle to three digits in two
 
@@ -243,39 +242,39 @@ def convex_sequence(moments: FloatArray, se: FloatArray) -> FloatArray:
     return np.asarray(basis @ coefficients)
 
 
-def extended(fitted: FloatArray, last: int, to: int, beyond: Beyond) -> FloatArray:
+def extended(fitted: FloatArray, last: int, to: int, held: float) -> FloatArray:
     """Autocovariances up to lag `to`, where records reach to lag `last` only.
 
     Parameters
     ----------
     fitted : array, shape (lags,)
+        Convex and decreasing.
     last : int
         The largest estimated lag, at least 1.
     to : int
-    beyond : str
-        ``decay``: falls on by the last factor. ``hold``: stays at its last value, as Chetty, Friedman & Rockoff do
-        beyond seven years.
+    held : float
+        1: they stay at their last value. 0: they fall on by the last factor. In between: this share of the way.
 
     Returns
     -------
     array, shape (to + 1,)
+        Again convex and decreasing.
 
     Examples
     --------
-    >>> extended(np.array([1.0, 0.8, 0.6]), 2, 4, "decay")
+    >>> extended(np.array([1.0, 0.8, 0.6]), 2, 4, 0.0)
     array([1.    , 0.8   , 0.6   , 0.45  , 0.3375])
-    >>> extended(np.array([1.0, 0.8, 0.6]), 2, 4, "hold")
+    >>> extended(np.array([1.0, 0.8, 0.6]), 2, 4, 1.0)
     array([1. , 0.8, 0.6, 0.6, 0.6])
     """
-    factor = 1.0
-    if beyond == "decay":
-        factor = float(fitted[last] / fitted[last - 1]) if fitted[last - 1] > 0 else 0.0
+    factor = float(fitted[last] / fitted[last - 1]) if fitted[last - 1] > 0 else 0.0
     more = np.arange(1, max(to - last, 0) + 1)
-    return np.concatenate([fitted[: last + 1], fitted[last] * factor**more])[: to + 1]
+    tail = fitted[last] * (held + (1.0 - held) * factor**more)
+    return np.concatenate([fitted[: last + 1], tail])[: to + 1]
 
 
-def check_beyond(beyond: str) -> Beyond:
-    """Refuse a rule for lags beyond the records that does not exist.
+def held_share(beyond: str) -> float:
+    """Share of the way from falling on to staying, by the name of the assumption.
 
     Raises
     ------
@@ -284,10 +283,9 @@ def check_beyond(beyond: str) -> Beyond:
 
     Examples
     --------
-    >>> check_beyond("hold")
-    'hold'
+    >>> held_share("between")
+    0.5
     """
-    for known in get_args(Beyond):
-        if beyond == known:
-            return beyond  # type: ignore[return-value]
-    raise InputError(f"beyond cannot be {beyond!r}", f"Choose from {', '.join(get_args(Beyond))}.")
+    if beyond not in BEYOND:
+        raise InputError(f"beyond cannot be {beyond!r}", f"Choose from {', '.join(BEYOND)}.")
+    return BEYOND[beyond]

@@ -13,8 +13,8 @@ from scipy.stats import norm
 from send_va.effects import SchoolEffects, school_effects
 from send_va.errors import InputError
 from send_va.multilevel.crossproducts import FloatArray
-from send_va.value_added.autocovariance import Autocovariance, Beyond, autocovariance, check_beyond, extended
-from send_va.value_added.best_linear import best_linear, plain_average
+from send_va.value_added.autocovariance import Autocovariance, autocovariance, extended, held_share
+from send_va.value_added.best_linear import Prediction, best_linear, plain_average
 from send_va.value_added.year_estimates import YearEstimates, academic_year
 
 HORIZON = 6
@@ -22,6 +22,11 @@ AVERAGE = 3
 ONE_COHORT = "estimate in one cohort only"
 NO_COHORT = "no estimate in any cohort"
 _COVARIANCE_DRAWS = 100
+_ASSUMED = {
+    "hold": "schools are assumed to drift no further",
+    "decay": "they are assumed to fall on by the factor of the last year",
+    "between": "anything from no further drift to a fall by the last year's factor every year is allowed for",
+}
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,9 @@ class Drift:
     ----------
     autocovariance : DataFrame
         estimator, context, measure, lag (years), covariance (squared outcome units), correlation, se (of the
-        correlation), covariance_se, fitted (the sequence forecasts use, as a correlation), pairs. A correlation of .6
-        at lag 3: 36 % of what schools differ by in one cohort is foretold by the true effects of three years before.
+        correlation), covariance_se, fitted (the sequence forecasts use, as a correlation), pairs of estimates. A
+        correlation of .6 at lag 3: true effects of three years before foretell 36 % of what schools differ by in a
+        cohort. Lags without pairs are assumed (``beyond``); their estimates are missing.
     averages : DataFrame
         school, estimator, context, measure, cohorts (first to last), n_cohorts (with an estimate); estimate, se: the
         precision-weighted average of these and its sampling error, missing where there is none; mean, sd, lower,
@@ -56,7 +62,9 @@ class Drift:
 
     def __str__(self) -> str:
         about = self.effects.attrs
-        theta = self.autocovariance.query("measure == 'theta'")[["lag", "correlation", "se", "fitted", "pairs"]]
+        lags = self.autocovariance
+        theta = lags[(lags["measure"] == self.effects.measures[0]) & (lags["pairs"] > 0)]
+        theta = theta[["lag", "correlation", "se", "fitted", "pairs"]]
         return "\n".join(
             [
                 f"Drift of school effects ({about['estimator']}, {about['context']}), cohorts {about['cohorts']}; "
@@ -76,7 +84,7 @@ def estimate_drift(
     rng: np.random.Generator,
     horizon: int = HORIZON,
     average: int = AVERAGE,
-    beyond: str = "decay",
+    beyond: str = "between",
     draws: int = 1000,
     coverage: float = 0.95,
 ) -> Drift:
@@ -97,9 +105,10 @@ def estimate_drift(
     average : int
         Calendar years, the last ones, that averages are taken over.
     beyond : str
-        What is assumed of autocovariances at lags longer than the records. ``decay``: they fall on by the factor of
-        the last year. ``hold``: no further drift (Chetty, Friedman & Rockoff, whose records reach seven years), which
-        is too sure of itself where drift goes on. Records cannot tell; marked in the forecast.
+        What is assumed of autocovariances at lags longer than the records, which cannot tell. ``hold``: no further
+        drift (Chetty, Friedman & Rockoff, whose records reach seven years); too sure of itself where drift goes on.
+        ``decay``: they fall on by the factor of the last year; too cautious where part of an effect lasts.
+        ``between``: halfway, and draws take anything between the two. Marked in the forecast.
     draws : int
     coverage : float
 
@@ -128,16 +137,17 @@ def estimate_drift(
     ...     {"theta": diagonal(np.full((300, 3), 0.25))}, counts, counts, np.zeros(300, dtype=bool),
     ...     {"estimator": "entry", "context": "cva"})
     >>> drift = estimate_drift(three, rng=np.random.default_rng(1), horizon=1)
-    >>> print(drift.autocovariance[["lag", "correlation", "pairs"]].round(1).to_string(index=False))
-     lag  correlation  pairs
-       0          1.0    900
-       1          0.8    600
-       2          0.8    300
+    >>> print(drift.autocovariance[["lag", "correlation", "fitted", "pairs"]].round(1).to_string(index=False))
+     lag  correlation  fitted  pairs
+       0          1.0     1.0    900
+       1          0.8     0.8    600
+       2          0.8     0.8    300
+       3          NaN     0.7      0
     >>> print(drift.forecast[["school", "cohort", "n_cohorts"]].head(1).to_string(index=False))
     school  cohort  n_cohorts
          0 2024/25          3
     """
-    assumed = check_beyond(beyond)
+    held = held_share(beyond)
     _check_options(horizon, average, draws, coverage)
     found = {
         name: autocovariance(estimates.estimate[name], estimates.error[name], estimates.years)
@@ -145,17 +155,17 @@ def estimate_drift(
     }
     children = rng.spawn(len(found))
     predicted = {
-        name: _predicted(estimates, name, found[name], horizon, assumed, draws, child)
+        name: _predicted(estimates, name, found[name], horizon, beyond, draws, child)
         for name, child in zip(found, children, strict=True)
     }
-    attrs = _attributes(estimates, found, horizon, assumed, draws)
+    attrs = _attributes(estimates, found, horizon, beyond, draws)
     effects = _effects(estimates, predicted, attrs)
     return Drift(
-        autocovariance=_autocovariance_table(found, attrs),
-        averages=_averages_table(estimates, found, average, assumed, coverage, attrs),
-        forecast=_forecast_table(estimates, effects, found, horizon, assumed, coverage),
+        autocovariance=_autocovariance_table(found, horizon, held, attrs),
+        averages=_averages_table(estimates, found, average, held, coverage, attrs),
+        forecast=_forecast_table(estimates, effects, found, horizon, beyond, coverage),
         effects=effects,
-        notes=_notes(estimates, found, horizon, assumed, effects),
+        notes=_notes(estimates, found, horizon, beyond, effects),
     )
 
 
@@ -179,7 +189,7 @@ def _predicted(
     measure: str,
     found: Autocovariance,
     horizon: int,
-    beyond: Beyond,
+    beyond: str,
     draws: int,
     rng: np.random.Generator,
 ) -> _Predicted:
@@ -188,22 +198,23 @@ def _predicted(
     years = estimates.years
     gaps, ahead = np.abs(np.subtract.outer(years, years)), years[-1] + horizon - years
 
-    def at(sequence: FloatArray) -> Any:
-        sigma = extended(sequence, found.last_lag, int(ahead.max()), beyond)
+    def at(sequence: FloatArray, held: float) -> Prediction:
+        sigma = extended(sequence, found.last_lag, int(ahead.max()), held)
         return best_linear(centred, error, sigma[gaps], sigma[ahead], float(sigma[0]))
 
-    point = at(found.fitted)
+    point = at(found.fitted, held_share(beyond))
     runs = min(draws, _COVARIANCE_DRAWS)
+    shares = rng.random(runs) if beyond == "between" else np.full(runs, held_share(beyond))
     parts = []
     for run, sequence in enumerate(found.drawn(runs, rng)):
         size = draws // runs + (run < draws % runs)
-        drawn = at(sequence)
+        drawn = at(sequence, float(shares[run]))
         parts.append(drawn.mean + drawn.sd * rng.standard_normal((size, len(drawn.mean))))
     return _Predicted(np.concatenate(parts), point.mean, point.reliability)
 
 
 def _attributes(
-    estimates: YearEstimates, found: dict[str, Autocovariance], horizon: int, beyond: Beyond, draws: int
+    estimates: YearEstimates, found: dict[str, Autocovariance], horizon: int, beyond: str, draws: int
 ) -> dict[str, Any]:
     years = estimates.years
     return estimates.attrs | {
@@ -242,23 +253,33 @@ def _flags(estimates: YearEstimates, measure: str) -> list[str]:
     return [str(word) for word in words]
 
 
-def _autocovariance_table(found: dict[str, Autocovariance], attrs: dict[str, Any]) -> pd.DataFrame:
+def _autocovariance_table(
+    found: dict[str, Autocovariance], horizon: int, held: float, attrs: dict[str, Any]
+) -> pd.DataFrame:
+    """Lags of the records, then those that forecasts need beyond them, which have no pairs."""
     parts = []
     for measure, of in found.items():
-        first = of.fitted[0]
+        first, n = of.fitted[0], len(of.moments)
+        sequence = extended(of.fitted, of.last_lag, n - 1 + horizon, held)
+        known = {
+            "covariance": of.moments,
+            "correlation": of.correlation,
+            "se": of.correlation_se,
+            "covariance_se": np.sqrt(np.diag(of.covariance)),
+        }
+        padded = {name: np.pad(values, (0, horizon), constant_values=np.nan) for name, values in known.items()}
         parts.append(
             pd.DataFrame(
                 {
                     "estimator": attrs["estimator"],
                     "context": attrs["context"],
                     "measure": measure,
-                    "lag": np.arange(len(of.moments)),
-                    "covariance": of.moments,
-                    "correlation": of.correlation,
-                    "se": of.correlation_se,
-                    "covariance_se": np.sqrt(np.diag(of.covariance)),
-                    "fitted": of.fitted / first if first > 0 else np.nan,
-                    "pairs": of.pairs,
+                    "lag": np.arange(n + horizon),
+                }
+                | padded
+                | {
+                    "fitted": sequence / first if first > 0 else np.nan,
+                    "pairs": np.pad(of.pairs, (0, horizon)),
                 }
             )
         )
@@ -278,7 +299,7 @@ def _averages_table(
     estimates: YearEstimates,
     found: dict[str, Autocovariance],
     average: int,
-    beyond: Beyond,
+    held: float,
     coverage: float,
     attrs: dict[str, Any],
 ) -> pd.DataFrame:
@@ -292,7 +313,7 @@ def _averages_table(
         centred = (estimates.estimate[measure] - of.means)[:, inside]
         error = estimates.error[measure][:, inside][:, :, inside]
         plain, se, n = plain_average(centred, error)
-        sigma = extended(of.fitted, of.last_lag, max(average - 1, len(of.fitted) - 1), beyond)
+        sigma = extended(of.fitted, of.last_lag, max(average - 1, len(of.fitted) - 1), held)
         to_target = sigma[np.abs(np.subtract.outer(years, window))].mean(axis=1)
         variance = float(sigma[np.abs(np.subtract.outer(window, window))].mean())
         best = best_linear(centred, error, sigma[np.abs(np.subtract.outer(years, years))], to_target, variance)
@@ -311,7 +332,7 @@ def _forecast_table(
     effects: SchoolEffects,
     found: dict[str, Autocovariance],
     horizon: int,
-    beyond: Beyond,
+    beyond: str,
     coverage: float,
 ) -> pd.DataFrame:
     parts = []
@@ -342,16 +363,15 @@ def _notes(
     estimates: YearEstimates,
     found: dict[str, Autocovariance],
     horizon: int,
-    beyond: Beyond,
+    beyond: str,
     effects: SchoolEffects,
 ) -> tuple[str, ...]:
     notes = []
     shortest = min(of.last_lag for of in found.values())
     if _is_beyond(found, horizon):
-        how = "fall on by the factor of the last year" if beyond == "decay" else "stay what they are at the last lag"
         notes.append(
             f"the forecast for {effects.attrs['cohort']} needs autocovariances at lags of {horizon} years and more; "
-            f"records reach to {shortest}, and beyond them they are assumed to {how}"
+            f"records reach to {shortest}, and beyond them {_ASSUMED[beyond]}"
         )
     for measure, of in found.items():
         if of.fitted[0] <= 0:

@@ -131,7 +131,7 @@ def _slope_error(groups: YearGroups, start: PlugInFit) -> FloatArray:
     except InputError:  # too few schools in two cohorts; drift says so of the effects themselves
         return np.zeros(shape)
     gaps = np.abs(np.subtract.outer(groups.years, groups.years))
-    between = np.where(gaps > 0, extended(lasting.fitted, lasting.last_lag, int(gaps.max()), "hold")[gaps], 0.0)
+    between = np.where(gaps > 0, extended(lasting.fitted, lasting.last_lag, int(gaps.max()), 1.0)[gaps], 0.0)
     along = np.zeros(len(inner.total))
     along[z[2]] = 1.0
     moves = within_school(
