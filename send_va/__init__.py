@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from send_va.records.check import CheckReport, check_cohort
     from send_va.records.reader import Cohort
     from send_va.records.roles import Roles, SenCodes
-    from send_va.records.simulator import SimulatedCohort, simulate, simulate_years
+    from send_va.records.simulator import SimulatedCohort, SimulatedYears, simulate, simulate_years
     from send_va.study import Study, load_study
     from send_va.value_added.drift import Drift
 
@@ -44,6 +44,7 @@ _HOME = {
     "Roles": "send_va.records.roles",
     "SenCodes": "send_va.records.roles",
     "SimulatedCohort": "send_va.records.simulator",
+    "SimulatedYears": "send_va.records.simulator",
     "simulate": "send_va.records.simulator",
     "simulate_years": "send_va.records.simulator",
     "Study": "send_va.study",
@@ -63,6 +64,7 @@ __all__ = [
     "SchoolEffects",
     "SenCodes",
     "SimulatedCohort",
+    "SimulatedYears",
     "Study",
     "check_cohort",
     "fit_drift",

@@ -88,8 +88,8 @@ def drift_figure(
 
 
 def _first(table: pd.DataFrame) -> pd.DataFrame:
-    one = table.iloc[0]
-    return table.query("estimator == @one.estimator and context == @one.context")
+    same: pd.Series[bool] = (table[["estimator", "context"]] == table[["estimator", "context"]].iloc[0]).all(axis=1)
+    return table.loc[same]
 
 
 def _draw_lags(ax: Axes, lags: pd.DataFrame) -> None:
