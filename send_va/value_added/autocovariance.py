@@ -63,12 +63,13 @@ class Autocovariance:
         return np.where(known, np.sqrt(np.clip(variance, 0.0, None)), np.nan)
 
     def drawn(self, draws: int, rng: np.random.Generator) -> FloatArray:
-        """Sequences to lag `last_lag` from the sampling distribution of the moments, shape (draws, lags)."""
+        """Sequences from the sampling distribution of the moments, in antithetic pairs, shape (draws, lags)."""
         known = np.flatnonzero(np.isfinite(self.moments))
         values, vectors = np.linalg.eigh(self.covariance[np.ix_(known, known)])
         root = vectors * np.sqrt(np.clip(values, 0.0, None))
         moments = np.full((draws, len(self.moments)), np.nan)
-        moments[:, known] = self.moments[known] + rng.standard_normal((draws, len(known))) @ root.T
+        half = rng.standard_normal((-(-draws // 2), len(known))) @ root.T
+        moments[:, known] = self.moments[known] + np.concatenate([half, -half])[:draws]
         se = np.sqrt(np.diag(self.covariance))
         return np.stack([convex_sequence(row, se) for row in moments])
 

@@ -204,7 +204,8 @@ def _predicted(
 
     point = at(found.fitted, held_share(beyond))
     runs = min(draws, _COVARIANCE_DRAWS)
-    shares = rng.random(runs) if beyond == "between" else np.full(runs, held_share(beyond))
+    evenly = rng.permutation(runs) + 0.5
+    shares = evenly / runs if beyond == "between" else np.full(runs, held_share(beyond))
     parts = []
     for run, sequence in enumerate(found.drawn(runs, rng)):
         size = draws // runs + (run < draws % runs)
