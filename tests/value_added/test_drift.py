@@ -124,9 +124,9 @@ def test_missing_cohorts_are_left_out_of_the_system() -> None:
 @pytest.mark.parametrize("horizon", [1, 2])
 def test_forecasts_beat_simpler_ones_and_intervals_cover(horizon: int) -> None:
     cover, errors = [], []
-    for seed in range(30):
+    for seed in range(20):
         estimates, truth = world(seed, missing=0.0)
-        drift = drift_of(estimates, horizon=horizon)
+        drift = drift_of(estimates, horizon=horizon, draws=400)
         true = truth[:, 3 + horizon]
         table, average = drift.forecast, drift.averages
         cover.append(((table["lower"] <= true) & (true <= table["upper"])).mean())
@@ -134,21 +134,21 @@ def test_forecasts_beat_simpler_ones_and_intervals_cover(horizon: int) -> None:
         last, noise = centred[:, -1], estimates.error["theta"][:, -1, -1]
         candidates = [table["mean"], average["mean"], average["estimate"], last * VARIANCE / (VARIANCE + noise), last]
         errors.append([np.mean((np.asarray(guess) - true) ** 2) for guess in candidates])
-    assert abs(np.mean(cover) - 0.95) < 0.015
+    assert abs(np.mean(cover) - 0.95) < 0.02  # Monte-Carlo SE .005
     rmse = np.sqrt(np.mean(errors, axis=0))
     assert rmse[0] < rmse[1] < rmse[2]
     assert rmse[0] < 0.97 * rmse[3] < 0.97 * rmse[4]
 
 
 def test_reliability_is_the_share_of_variance_foretold() -> None:
-    estimates, truth = world(2, schools=8000)
-    drift = drift_of(estimates, horizon=1)
+    estimates, truth = world(2, schools=4000)
+    drift = drift_of(estimates, horizon=1, draws=100)
     table = drift.forecast
     r_squared = np.corrcoef(table["mean"], truth[:, 4])[0, 1] ** 2
-    assert abs(table["reliability"].mean() - r_squared) < 0.03
+    assert abs(table["reliability"].mean() - r_squared) < 0.04
     window = drift.averages
     r_squared = np.corrcoef(window["mean"].fillna(0.0), truth[:, 1:4].mean(axis=1))[0, 1] ** 2
-    assert abs(window["reliability"].fillna(0.0).mean() - r_squared) < 0.03
+    assert abs(window["reliability"].fillna(0.0).mean() - r_squared) < 0.04
 
 
 @given(
@@ -197,7 +197,7 @@ def test_a_school_in_one_cohort_is_kept_and_flagged() -> None:
 
 
 def test_lags_beyond_the_records_are_marked_and_bounded_by_the_assumptions() -> None:
-    estimates, truth = world(4, schools=1500)
+    estimates, truth = world(4, schools=800)
     found = {beyond: drift_of(estimates, horizon=6, beyond=beyond) for beyond in BEYOND}
     known = {beyond: drift.forecast["reliability"].mean() for beyond, drift in found.items()}
     assert known["decay"] < known["between"] < known["hold"]
