@@ -15,6 +15,12 @@ TABLES = ("autocovariance.csv", "year_averages.csv", "forecast.csv")
 ENTRY = "[identification]\ndraws = 2\nlabel_reliability = [1.0]\narea_sorting_share = [0.0]\n"
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("save_figures", "_draw_drift", "_draw_lottery"):
+        monkeypatch.setattr(f"send_va.pipeline.{name}", lambda *args, **options: None)
+
+
 def study(folder: Path, cohorts: int, sections: str, estimators: str = '["labelled"]') -> Path:
     world = sv.simulate_years(np.random.default_rng(3), schools=30, pupils_per_school=40, cohorts=cohorts)
     path = write_cohort(world, folder)
@@ -42,6 +48,7 @@ def test_three_cohorts_give_a_forecast(tmp_path: Path) -> None:
     assert not list((run.directory / "private").glob("stage-*"))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_one_cohort_gives_none_and_says_nothing(tmp_path: Path) -> None:
     run = sv.run(study(tmp_path / "c", 1, ""), tmp_path / "out", draws=100)
     assert not any((run.directory / "private" / name).exists() for name in TABLES)
@@ -65,6 +72,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_headline_and_another(tmp_path: Path) -> None:
     sections = ENTRY + '[years]\nforecast = true\nhorizon = 2\naverage = 2\nestimators = ["entry", "labelled"]\n'
     run = sv.run(study(tmp_path / "c", 2, sections, '["entry", "labelled"]'), tmp_path / "out", draws=100)
@@ -73,6 +81,7 @@ def test_the_headline_and_another(tmp_path: Path) -> None:
     assert set(read(run, "forecast.csv")["cohort"]) == {"2021/22"}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = study(tmp_path / "c", 2, "[years]\nforecast = true\n")
     whole = sv.run(path, tmp_path / "whole", draws=100)
