@@ -96,7 +96,7 @@ def check(
 def run(
     study: Annotated[Path, typer.Argument(help="Study file (study.toml).")],
     out: Annotated[Path, typer.Option(help="Directory: new, empty, or of an earlier run, which is replaced.")],
-    engine: Annotated[str, typer.Option(help="reml (the Bayesian engine is not part of this version).")] = "reml",
+    engine: Annotated[str, typer.Option(help="reml, or bayes: the posterior by NUTS, with its diagnostics.")] = "reml",
     draws: Annotated[int | None, typer.Option(help="Draws of the school effects.", min=100)] = None,
     seed: Seed = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted run.")] = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+from send_va.bayes_stages import labelled_fit, save_bayes
 from send_va.effects import SchoolEffects
 from send_va.errors import BoundaryWarning
 from send_va.records.design_columns import Context
@@ -25,7 +26,10 @@ def labelled_stages(inputs: StageInputs) -> list[SchoolEffects]:
     for context in inputs.contexts:
         with inputs.progress.stage(f"labelled, {context}"):
             if data is not None and not directory.has(*stage_files("labelled", context)):
-                save_fit(directory, _fit(inputs, data, context))
+                if inputs.engine == "bayes":
+                    save_bayes(inputs, labelled_fit(inputs, data, context))
+                else:
+                    save_fit(directory, _fit(inputs, data, context))
             effects.append(load_effects(directory, "labelled", context))
     return effects
 

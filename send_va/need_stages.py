@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from send_va.bayes_stages import need_fits, save_bayes
 from send_va.effects import SchoolEffects
 from send_va.errors import BoundaryWarning
 from send_va.identification.form import NeedFormWarning, check_form
@@ -68,10 +69,10 @@ def need_stages(inputs: StageInputs) -> list[SchoolEffects]:
     directory.write(f"{IDENTIFICATION_NOTE}.json", lambda path: path.write_text(json.dumps(said)))
     effects = []
     for name in possible:
-        with progress.stage(f"{name}, all contexts", study.identification.draws) as tick:
+        steps = len(contexts) if inputs.engine == "bayes" else study.identification.draws
+        with progress.stage(f"{name}, all contexts", steps) as tick:
             if not directory.has(*(file for context in contexts for file in stage_files(name, context))):
-                for fit in _fitted(inputs, design, need, name, tick).values():
-                    save_fit(directory, _with_delta(fit, study.outcome.unit))
+                _fit_and_save(inputs, design, need, name, tick)
             effects += [load_effects(directory, name, context) for context in contexts]
     with progress.stage("what labels cannot tell") as tick:
         _write_ranges(inputs, need, design, effects, tick, share)
@@ -116,12 +117,30 @@ def _with_delta(fit: ValueAddedFit, unit: str) -> ValueAddedFit:
     return replace(fit, notes=(*fit.notes, said))
 
 
+def _fit_and_save(inputs: StageInputs, design: PupilDesign, need: Need, name: str, tick: Callable[[int], None]) -> None:
+    """Fit one estimator in all contexts by the engine of the run, and write its files."""
+    unit, options = inputs.study.outcome.unit, inputs.study.identification
+    at = NEED_ESTIMATORS.index(next(known for known in NEED_ESTIMATORS if known == name))
+    rng = np.random.default_rng(np.random.SeedSequence(inputs.study.study.seed, spawn_key=(_VALUE_ADDED_STREAM, at)))
+    few = min(options.draws, _LABEL_FREE_DRAWS) if name == "label_free" else None
+    if inputs.engine == "bayes":
+        for fitted in need_fits(inputs, design, need, name, rng, few, tick).values():
+            save_bayes(inputs, replace(fitted, fit=_with_delta(fitted.fit, unit)))
+    else:
+        for fit in _fitted(inputs, design, need, name, rng, few, tick).values():
+            save_fit(inputs.directory, _with_delta(fit, unit))
+
+
 def _fitted(
-    inputs: StageInputs, design: PupilDesign, need: Need, name: str, tick: Callable[[int], None]
+    inputs: StageInputs,
+    design: PupilDesign,
+    need: Need,
+    name: str,
+    rng: np.random.Generator,
+    identification_draws: int | None,
+    tick: Callable[[int], None],
 ) -> dict[Context, ValueAddedFit]:
     study = inputs.study
-    at = NEED_ESTIMATORS.index(next(known for known in NEED_ESTIMATORS if known == name))
-    key = (_VALUE_ADDED_STREAM, at)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)  # said in the notes of the run
         return fit_need(
@@ -129,11 +148,11 @@ def _fitted(
             need.scores(name),
             name,
             inputs.contexts,
-            rng=np.random.default_rng(np.random.SeedSequence(study.study.seed, spawn_key=key)),
+            rng=rng,
             draws=study.value_added.draws,
             prior_slope=study.value_added.prior_slope,
             residual_by_need=study.value_added.residual_by_need,
-            identification_draws=min(study.identification.draws, _LABEL_FREE_DRAWS) if name == "label_free" else None,
+            identification_draws=identification_draws,
             plug_in=study.identification.plug_in,
             attrs=inputs.attrs | {"assumes": need.assumes(name)},
             progress=tick,

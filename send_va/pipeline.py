@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from send_va.bayes_stages import write_bayes
 from send_va.effects import SchoolEffects
 from send_va.errors import ConvergenceError, InputError, NotSupportedError
 from send_va.estimation import read_cohort
 from send_va.labelled_stages import labelled_stages
 from send_va.need_stages import IDENTIFICATION_NOTE, need_stages
 from send_va.progress import Progress
+from send_va.publish.diagnostics_report import write_report
 from send_va.publish.drift_figure import drift_figure
 from send_va.publish.figure_style import save_svg_png
 from send_va.publish.figures import save_figures
@@ -43,6 +45,7 @@ _OVER_RANGE = (
     "No label before transfer: points assume one share of what a school adds to labels to be need; intervals of theta "
     "hold those at every share"
 )
+ENGINES = ("reml", "bayes")
 _MEASURES = ["theta", "u", "gap"]
 _OF_ONE_FIT = ("context", "estimator", "assumes", "llf", "mean_p0", "prior_reference")
 
@@ -93,7 +96,7 @@ def run(
     out : str or Path
         New or empty directory, or one that holds an earlier run (which is replaced when this one is finished).
     engine : str
-        ``reml``. The Bayesian engine is not part of this version.
+        ``reml``; or ``bayes``: the posterior by NUTS, with priors and an authority level (``[bayes]`` in the study).
     draws, seed : int, optional
         In place of those of the study file.
     resume : bool
@@ -112,8 +115,8 @@ def run(
     ConvergenceError
         An estimate did not converge; results are in ``private/``, no school is given a position.
     """
-    if engine != "reml":
-        raise NotSupportedError(f"no engine {engine!r} in this version; use engine 'reml'.")
+    if engine not in ENGINES:
+        raise NotSupportedError(f"there is no engine {engine!r}; use one of {', '.join(ENGINES)}.")
     study = study if isinstance(study, Study) else load_study(study)
     study = _overridden(study, draws, seed)
     refuse_foreign(Path(out))
@@ -125,9 +128,9 @@ def run(
     with progress.stage("check the records"):
         check_study(study, cohort).raise_if_failed()
     versions = installed_versions()
-    directory = RunDirectory.open(out, study.fingerprint(cohort.source.sha256, versions), resume=resume)
+    directory = RunDirectory.open(out, study.fingerprint(cohort.source.sha256, versions, engine), resume=resume)
     try:
-        finished = _stages(StageInputs(study, cohort, contexts, directory, progress), versions)
+        finished = _stages(StageInputs(study, cohort, contexts, directory, progress, engine), versions)
     except (InputError, NotSupportedError):
         directory.discard()
         raise
@@ -144,7 +147,7 @@ def _stages(inputs: StageInputs, versions: dict[str, str]) -> Run:
     with progress.stage("rank and write tables"):
         notes = json.loads((directory.work / "notes.json").read_text())
         converged = all(note["converged"] for note in notes.values())
-        school_table, ranking_table = _write_tables(study, effects, directory, converged)
+        school_table, ranking_table = _write_tables(inputs, effects, converged)
     with progress.stage("draw figures"):
         assumed = bool(effects[0].attrs.get("assumes"))
         save_figures(
@@ -160,7 +163,7 @@ def _stages(inputs: StageInputs, versions: dict[str, str]) -> Run:
     record = manifest(
         versions=versions,
         seed=study.study.seed,
-        settings=study.settings(),
+        settings=study.settings() | {"engine": inputs.engine},
         input_hash=cohort.source.sha256,
         convergence=notes,
         timings=progress.timings,
@@ -261,12 +264,13 @@ def _notes_on_records(cohort: Cohort, effects: list[SchoolEffects]) -> list[str]
 
 
 def _write_tables(
-    study: Study, effects: list[SchoolEffects], directory: RunDirectory, converged: bool
+    inputs: StageInputs, effects: list[SchoolEffects], converged: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
+    study, directory = inputs.study, inputs.directory
     coverage = study.value_added.coverage
     rule = PublicationRule(study.publication.minimum_need, study.publication.minimum_reliability)
     with ThreadPoolExecutor(max_workers=1) as disk, ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
-        draws = disk.submit(_write_draws, effects, directory)
+        draws = disk.submit(_write_draws, inputs, effects)
         schools = pd.concat(cores.map(lambda part: part.table(coverage), effects), ignore_index=True)
         ranked = cores.map(lambda part: rank(part, coverage=coverage, rule=rule).table, effects)
         rankings = pd.concat(ranked, ignore_index=True)
@@ -282,8 +286,18 @@ def _write_tables(
     return schools, rankings
 
 
-def _write_draws(effects: list[SchoolEffects], directory: RunDirectory) -> None:
-    directory.write("draws.nc", lambda path: draws_tree(effects).to_netcdf(path, engine="h5netcdf"))
+def _write_draws(inputs: StageInputs, effects: list[SchoolEffects]) -> None:
+    if inputs.engine == "bayes":
+        done = [(str(part.attrs["estimator"]), str(part.attrs["context"])) for part in effects]
+        write_bayes(inputs, done, _known(effects), _of_all_fits(effects))
+        write_report(
+            inputs.directory,
+            title=inputs.study.study.title,
+            unit=inputs.study.outcome.unit,
+            synthetic=inputs.study.study.synthetic,
+        )
+        return
+    inputs.directory.write("draws.nc", lambda path: draws_tree(effects).to_netcdf(path, engine="h5netcdf"))
 
 
 def _write_disagreements(study: Study, effects: list[SchoolEffects], directory: RunDirectory) -> None:
@@ -311,7 +325,15 @@ def draws_tree(effects: list[SchoolEffects]) -> xr.DataTree:
     together = [xr.concat(parts, dim="context").expand_dims(estimator=[name]) for name, parts in by_estimator.items()]
     draws = xr.concat(together, dim="estimator").expand_dims(chain=[0])
     posterior = draws.transpose("chain", "draw", "estimator", "context", "school")
-    posterior.attrs = {key: value for key, value in effects[0].attrs.items() if key not in _OF_ONE_FIT}
+    posterior.attrs = _of_all_fits(effects)
+    return xr.DataTree.from_dict({"posterior": posterior, "constant_data": _known(effects)})
+
+
+def _of_all_fits(effects: list[SchoolEffects]) -> dict[str, Any]:
+    return {key: value for key, value in effects[0].attrs.items() if key not in _OF_ONE_FIT}
+
+
+def _known(effects: list[SchoolEffects]) -> xr.Dataset:
     known = effects[0].data[["n_pupils", "n_need", "flag"]]
     known.attrs = {}
-    return xr.DataTree.from_dict({"posterior": posterior, "constant_data": known})
+    return known

@@ -13,6 +13,7 @@ from typing import Any
 
 from send_va.errors import Failure, StudyError
 from send_va.records.roles import Roles, SenCodes
+from send_va.study_bayes import BayesSection
 from send_va.study_years import YearsSection
 
 ESTIMATORS = ("labelled", "standardised", "entry", "label_free")
@@ -180,6 +181,7 @@ class Study:
     value_added: ValueAddedSection = field(default_factory=ValueAddedSection)
     identification: IdentificationSection = field(default_factory=IdentificationSection)
     years: YearsSection = field(default_factory=YearsSection)
+    bayes: BayesSection = field(default_factory=BayesSection)
     publication: PublicationSection = field(default_factory=PublicationSection)
     folder: Path = field(default=Path(), compare=False)
 
@@ -218,6 +220,7 @@ _TYPED = {
     "value_added": ValueAddedSection,
     "identification": IdentificationSection,
     "years": YearsSection,
+    "bayes": BayesSection,
     "publication": PublicationSection,
 }
 _FREE = ("roles", "columns", "sen")
@@ -377,7 +380,13 @@ def _out_of_range(sections: Mapping[str, Any]) -> list[Failure]:
     )
     failures += [Failure(rule, column=key, values=(repr(value),)) for good, key, rule, value in checks if not good]
     years: YearsSection = sections["years"]
-    return failures + _identification_out_of_range(sections["identification"]) + years.failures(ESTIMATORS)
+    bayes: BayesSection = sections["bayes"]
+    return (
+        failures
+        + _identification_out_of_range(sections["identification"])
+        + years.failures(ESTIMATORS)
+        + bayes.failures()
+    )
 
 
 def _identification_out_of_range(given: IdentificationSection) -> list[Failure]:

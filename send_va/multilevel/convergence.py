@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,9 +74,10 @@ class Convergence:
     def __str__(self) -> str:
         """One sentence, with the worst values."""
         worst = self.table
+        least = float(worst[["ess_bulk", "ess_tail"]].to_numpy().min())
         return (
-            f"{'converged' if self.converged else 'NOT converged'}: R-hat at most {worst['rhat'].max():.3f}, at least "
-            f"{worst[['ess_bulk', 'ess_tail']].min(axis=None):,.0f} effective of {self.draws:,} draws, "
+            f"{'converged' if self.converged else 'NOT converged'}: R-hat at most {float(worst['rhat'].max()):.3f}, at least "
+            f"{least:,.0f} effective of {self.draws:,} draws, "
             f"{self.divergences:,} divergences"
         )
 
@@ -108,15 +110,14 @@ def check_convergence(posterior: CollapsedPosterior, limits: Limits | None = Non
     bulk, tail = arviz_stats.ess(dataset, method="bulk"), arviz_stats.ess(dataset, method="tail")
     rhat, mcse = arviz_stats.rhat(dataset), arviz_stats.mcse(dataset)
     for name, values in dataset.data_vars.items():
-        draws = values.to_numpy()
+        draws, dims = values.to_numpy(), values.dims[2:]
         for at in np.ndindex(*draws.shape[2:]):
             if name == "group_corr" and at[0] <= at[1]:
                 continue
             own = draws[(slice(None), slice(None), *at)]
-            row = {
-                "parameter": _label(
-                    str(name), [str(values.coords[d].to_numpy()[k]) for d, k in zip(values.dims[2:], at)]
-                ),
+            places = [str(values.coords[dim].to_numpy()[k]) for dim, k in zip(dims, at, strict=True)]
+            row: dict[str, Any] = {
+                "parameter": f"{name!s}[{', '.join(places)}]",
                 "mean": float(own.mean()),
                 "sd": float(own.std(ddof=1)),
             }
@@ -127,11 +128,7 @@ def check_convergence(posterior: CollapsedPosterior, limits: Limits | None = Non
     return Convergence(pd.DataFrame(rows), int(diverging.sum()), int(diverging.size), limits)
 
 
-def _label(name: str, at: list[str]) -> str:
-    return f"{name}[{', '.join(at)}]" if at else name
-
-
-def _diagnosis(row: dict[str, float], limits: Limits) -> str:
+def _diagnosis(row: dict[str, Any], limits: Limits) -> str:
     said = []
     if not row["rhat"] <= limits.rhat:
         said.append(f"chains disagree (R-hat {row['rhat']:.3f} above {limits.rhat})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 
 import numpy as np
@@ -13,13 +12,19 @@ from matplotlib.ticker import MaxNLocator
 
 from send_va.errors import InputError
 from send_va.publish.figure_data import require_columns
-from send_va.publish.figure_style import ACCENT, INK, MIDDLE, PALE, styled, titled_figure
+from send_va.publish.figure_style import (
+    ACCENT,
+    INK,
+    MIDDLE,
+    PALE,
+    PANELS_ACROSS,
+    small_panels,
+    small_panels_height,
+    styled,
+    titled_figure,
+)
 from send_va.validation.uniformity import RankUniformity
 
-_ACROSS = 3
-_PANEL_INCHES = 1.3
-_GAP_INCHES = 0.26
-_BETWEEN_INCHES = 0.3
 _NAME_LINE_INCHES, _NAME_CHARACTERS = 0.14, 28
 _ROW_INCHES = 0.17
 _COVER_COLUMNS = ("what", "level", "cover", "se", "simulations", "diagnosis")
@@ -51,7 +56,6 @@ def rank_figure(found: RankUniformity, subject: str, *, problems: str = "") -> F
     >>> len(rank_figure(rank_uniformity(ranks, 19, ["a", "b", "c", "d"]), "a toy").axes)
     4
     """
-    rows = math.ceil(len(found.names) / _ACROSS)
     name = _NAME_LINE_INCHES * max(_name(name).count("\n") + 1 for name in found.names)
     held = int(found.inside.sum())
     figure, axes = titled_figure(
@@ -60,16 +64,16 @@ def rank_figure(found: RankUniformity, subject: str, *, problems: str = "") -> F
         f"{found.simulations} simulations, ranks among {found.draws} draws. Bands hold all parameters jointly with "
         f"probability {found.confidence:.0%} when all is right.{' ' + problems if problems else ''}",
         synthetic=True,
-        plot_height_inches=rows * (_PANEL_INCHES + name) + (rows - 1) * _GAP_INCHES,
+        plot_height_inches=small_panels_height(len(found.names), name),
     )
     reach = 1.1 * max(float(np.abs([found.lower, found.upper]).max()), float(np.abs(found.differences).max()))
-    for k, ax in enumerate(_small_panels(figure, axes[0], len(found.names), name)):
+    for k, ax in enumerate(small_panels(figure, axes[0], len(found.names), name)):
         _draw_ranks(ax, found, k)
         ax.set_ylim(-reach, reach)
         ax.set_xticks([0.0, 0.5, 1.0], ["0", "0.5", "1"])
-        if k % _ACROSS:
+        if k % PANELS_ACROSS:
             ax.set_yticklabels([])
-        if k + _ACROSS < len(found.names):
+        if k + PANELS_ACROSS < len(found.names):
             ax.set_xticklabels([])
         else:
             ax.set_xlabel("Rank, as a share of draws")
@@ -78,21 +82,6 @@ def rank_figure(found: RankUniformity, subject: str, *, problems: str = "") -> F
 
 def _name(name: str) -> str:
     return textwrap.fill(name, _NAME_CHARACTERS)
-
-
-def _small_panels(figure: Figure, whole: Axes, count: int, name: float) -> list[Axes]:
-    """Split the room of one panel into `count` small ones, row by row, each with `name` inches above it."""
-    room = whole.get_position()
-    whole.remove()
-    wide, tall = figure.get_size_inches()
-    width = (room.width - (_ACROSS - 1) * _BETWEEN_INCHES / wide) / _ACROSS
-    panels = []
-    for k in range(count):
-        row, column = divmod(k, _ACROSS)
-        left = room.x0 + column * (width + _BETWEEN_INCHES / wide)
-        down = (row + 1) * (_PANEL_INCHES + name) + row * _GAP_INCHES
-        panels.append(figure.add_axes((left, room.y1 - down / tall, width, _PANEL_INCHES / tall)))
-    return panels
 
 
 def _draw_ranks(ax: Axes, found: RankUniformity, k: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable
 from functools import wraps
@@ -39,6 +40,8 @@ STYLE: Any = {
     "svg.fonttype": "path",
 }
 
+PANELS_ACROSS = 3  # small ones, side by side
+_PANEL_INCHES, _PANEL_GAP_INCHES, _PANEL_BETWEEN_INCHES = 1.3, 0.26, 0.3
 _TOP_LINE_INCHES = 0.13
 _TITLE_LINE_INCHES = 0.19
 _SUBTITLE_LINE_INCHES = 0.155
@@ -164,6 +167,27 @@ def titled_figure(
     if synthetic:
         _stamp_synthetic(figure)
     return figure, axes
+
+
+def small_panels_height(count: int, name: float) -> float:
+    """Room that `count` small panels take, with `name` inches above each; in inches."""
+    rows = math.ceil(count / PANELS_ACROSS)
+    return rows * (_PANEL_INCHES + name) + (rows - 1) * _PANEL_GAP_INCHES
+
+
+def small_panels(figure: Figure, whole: Axes, count: int, name: float) -> list[Axes]:
+    """Split the room of one panel into `count` small ones, row by row, each with `name` inches above it."""
+    room = whole.get_position()
+    whole.remove()
+    wide, tall = figure.get_size_inches()
+    width = (room.width - (PANELS_ACROSS - 1) * _PANEL_BETWEEN_INCHES / wide) / PANELS_ACROSS
+    panels = []
+    for k in range(count):
+        row, column = divmod(k, PANELS_ACROSS)
+        left = room.x0 + column * (width + _PANEL_BETWEEN_INCHES / wide)
+        down = (row + 1) * (_PANEL_INCHES + name) + row * _PANEL_GAP_INCHES
+        panels.append(figure.add_axes((left, room.y1 - down / tall, width, _PANEL_INCHES / tall)))
+    return panels
 
 
 def axis_label(name: str, unit: str, most: int = 46) -> str:

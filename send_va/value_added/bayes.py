@@ -10,9 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from send_va.errors import NotSupportedError
 from send_va.effects import school_effects
-from send_va.identification.tables import NOT_CONNECTED
 from send_va.multilevel.collapsed import CollapsedModel, Start
 from send_va.multilevel.collapsed_data import CollapsedData, collapsed_data
 from send_va.multilevel.collapsed_posterior import CollapsedPosterior, EffectDraws, sample_posterior

@@ -26,7 +26,7 @@ from send_va.value_added.strata import StratifiedSolution, combine, fit_strata
 
 
 @dataclass(frozen=True)
-class _Columns:
+class LabelledColumns:
     """Columns of one context: fixed effects, random effects, and everything the cross-products hold."""
 
     fixed: tuple[str, ...]
@@ -34,12 +34,14 @@ class _Columns:
     held: tuple[str, ...]
 
     @classmethod
-    def of(cls, data: LabelledProducts, context: Context, prior_slope: bool) -> _Columns:
+    def of(cls, data: LabelledProducts, context: Context, prior_slope: bool) -> LabelledColumns:
+        """Lay out a context."""
         fixed = (INTERCEPT, *data.need_columns, *data.context.fixed(context))
         random = (INTERCEPT, NEED, PRIOR_SLOPE) if prior_slope else (INTERCEPT, NEED)
         return cls(fixed, random, (*fixed, *(name for name in random if name not in fixed), OUTCOME))
 
     def x(self, without: Sequence[str] = ()) -> np.ndarray[Any, np.dtype[np.intp]]:
+        """Positions of the fixed effects but those left out."""
         return np.array([self.held.index(name) for name in self.fixed if name not in without], dtype=np.intp)
 
 
@@ -102,17 +104,17 @@ def fit_labelled(
     Raudenbush & Willms (1995), doi:10.3102/10769986020004307 (type A and type B effects: contexts without and with
     composition).
     """
-    columns = _Columns.of(data, context, prior_slope)
+    columns = LabelledColumns.of(data, context, prior_slope)
     strata = [part.select(columns.held) for part in data.strata]
     x = columns.x()
     total = combine(strata, np.ones(3)).total[np.ix_(x, x)]
     require_full_rank(total, columns.fixed, data.context, len(data.schools))
-    fit = _fit(strata, columns, x, residual_by_need)
+    fit = fit_labelled_columns(strata, columns, x, residual_by_need)
     slopes = None
     if correct_error:
         slopes = _true_slopes(data, columns, strata, fit)
         adjusted = _adjusted(data, columns, strata, slopes)
-        fit = _fit(adjusted, columns, columns.x(without=slopes.names), residual_by_need)
+        fit = fit_labelled_columns(adjusted, columns, columns.x(without=slopes.names), residual_by_need)
     return ValueAddedFit(
         effects=read_effects(
             fit,
@@ -122,7 +124,7 @@ def fit_labelled(
             draws=draws,
             rng=rng,
             slopes=slopes,
-            attrs=(attrs or {}) | _attributes(data, fit, context, draws, correct_error),
+            attrs=(attrs or {}) | labelled_attributes(data, fit, context, draws, correct_error),
         ),
         coefficients=marked(_coefficient_table(fit, columns, slopes), "labelled", context),
         variance_components=marked(_variance_rows(fit, columns, residual_by_need), "labelled", context),
@@ -131,13 +133,16 @@ def fit_labelled(
     )
 
 
-def _fit(strata: Sequence[CrossProducts], columns: _Columns, x: Any, residual_by_need: bool) -> StratifiedSolution:
+def fit_labelled_columns(
+    strata: Sequence[CrossProducts], columns: LabelledColumns, x: Any, residual_by_need: bool
+) -> StratifiedSolution:
+    """Fit the columns `x` by REML, with one residual variance a stratum or one for all."""
     level = Level(strata[0].index(columns.random))
     parts = strata if residual_by_need else [combine(strata, np.ones(len(strata)))]
     return fit_strata(parts, [level], x, columns.held.index(OUTCOME))
 
 
-def _aliases(data: LabelledProducts, columns: _Columns) -> dict[str, tuple[str, float]]:
+def _aliases(data: LabelledProducts, columns: LabelledColumns) -> dict[str, tuple[str, float]]:
     """Columns that carry the error of a score: schools' slopes run on the first one, in SDs."""
     first = data.context.splines[0].column
     return {PRIOR_SLOPE: (first, 1.0 / data.prior_sd)} if PRIOR_SLOPE in columns.random else {}
@@ -149,7 +154,7 @@ def _school_means(data: LabelledProducts) -> tuple[str, ...]:
 
 
 def _true_slopes(
-    data: LabelledProducts, columns: _Columns, strata: Sequence[CrossProducts], start: StratifiedSolution
+    data: LabelledProducts, columns: LabelledColumns, strata: Sequence[CrossProducts], start: StratifiedSolution
 ) -> PriorSlopes:
     if not data.error_sums:
         raise InputError(
@@ -181,7 +186,7 @@ def _true_slopes(
 
 
 def _adjusted(
-    data: LabelledProducts, columns: _Columns, strata: Sequence[CrossProducts], slopes: PriorSlopes
+    data: LabelledProducts, columns: LabelledColumns, strata: Sequence[CrossProducts], slopes: PriorSlopes
 ) -> list[CrossProducts]:
     aliases, means = _aliases(data, columns), _school_means(data)
     corrected = [
@@ -193,9 +198,10 @@ def _adjusted(
     ]
 
 
-def _attributes(
+def labelled_attributes(
     data: LabelledProducts, fit: StratifiedSolution, context: Context, draws: int, correct_error: bool
 ) -> dict[str, Any]:
+    """What effects say of themselves."""
     return {
         "estimator": "labelled",
         "context": context,
@@ -208,7 +214,7 @@ def _attributes(
     }
 
 
-def _coefficient_table(fit: StratifiedSolution, columns: _Columns, slopes: PriorSlopes | None) -> pd.DataFrame:
+def _coefficient_table(fit: StratifiedSolution, columns: LabelledColumns, slopes: PriorSlopes | None) -> pd.DataFrame:
     names = tuple(name for name in columns.fixed if slopes is None or name not in slopes.names)
     beta, cov = uncentred(fit.solution, fit.products, names)
     table = pd.DataFrame({"term": names, "estimate": beta, "se": np.sqrt(np.diag(cov))})
@@ -218,7 +224,7 @@ def _coefficient_table(fit: StratifiedSolution, columns: _Columns, slopes: Prior
     return pd.concat([table, given], ignore_index=True)
 
 
-def _variance_rows(fit: StratifiedSolution, columns: _Columns, by_need: bool) -> pd.DataFrame:
+def _variance_rows(fit: StratifiedSolution, columns: LabelledColumns, by_need: bool) -> pd.DataFrame:
     between = variance_table(fit.solution, {"school": columns.random}).iloc[:-1]
     return pd.concat([between, _residual_rows(fit.residual_variance, by_need)], ignore_index=True)
 
@@ -230,6 +236,6 @@ def _residual_rows(variance: FloatArray, by_need: bool) -> pd.DataFrame:
     )
 
 
-def _notes(fit: StratifiedSolution, columns: _Columns) -> tuple[str, ...]:
+def _notes(fit: StratifiedSolution, columns: LabelledColumns) -> tuple[str, ...]:
     unsettled = () if fit.settled else (f"residual variances by status still moved after {fit.passes} passes",)
     return (*fit_notes(fit.solution, columns.random, float(fit.residual_variance.max())), *unsettled)

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from send_va.effects import SchoolEffects, school_effects
 from send_va.errors import InputError
+from send_va.identification.need import NeedEstimator
 from send_va.identification.tables import NOT_CONNECTED
 from send_va.multilevel.crossproducts import FloatArray
 from send_va.multilevel.gaussian import uncentred, variance_table
@@ -137,12 +139,12 @@ def fit_need(
     """
     known = check_estimator(estimator)
     wanted = check_contexts(contexts)
-    used = _identification_draws(scores, draws, identification_draws, plug_in)
+    used = used_identification_draws(scores, draws, identification_draws, plug_in)
     if workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
     table = scores_table(design.ordered(scores.plug_in()), len(design.rows), known, curved)
     reference = design.prior_at(table[:, 0])
-    starts = _plug_in_fits(design, wanted, table, reference, prior_slope, residual_by_need)
+    starts = plug_in_fits(design, wanted, table, reference, prior_slope, residual_by_need)
     rngs = {c: child for c, child in zip(CONTEXTS, rng.spawn(len(CONTEXTS)), strict=True) if c in wanted}
     if plug_in:
         pools = {context: plugged_in(start, draws, rngs[context]) for context, start in starts.items()}
@@ -158,21 +160,30 @@ def fit_need(
             workers=workers,
             progress=progress,
         )
-    shared = {
-        "estimator": known,
-        "draws": draws,
-        "identification": "plug-in" if plug_in else f"{used} joint draws",
-        "outcome_sd": design.outcome_sd,
-        "prior_reference": reference,
-        "n_left_out": design.n_left_out,
-        "measurement_error": "not corrected",
-    }
-    if known == "label_free":
-        shared["mean_p0"] = float(table[:, 0] @ table[:, 0] / table[:, 0].sum())
+    shared = need_attributes(design, known, table, draws=draws, identification_draws=used)
     return {c: _result(design, starts[c], pools[c], c, dict(attrs or {}) | shared) for c in wanted}
 
 
-def _identification_draws(scores: NeedScores, draws: int, wanted: int | None, plug_in: bool) -> int:
+def need_attributes(
+    design: PupilDesign, estimator: NeedEstimator, table: FloatArray, *, draws: int, identification_draws: int
+) -> dict[str, Any]:
+    """What effects say of themselves; `table` holds the scores, `identification_draws` is 0 where plugged in."""
+    attrs: dict[str, Any] = {
+        "estimator": estimator,
+        "draws": draws,
+        "identification": f"{identification_draws} joint draws" if identification_draws else "plug-in",
+        "outcome_sd": design.outcome_sd,
+        "prior_reference": design.prior_at(table[:, 0]),
+        "n_left_out": design.n_left_out,
+        "measurement_error": "not corrected",
+    }
+    if estimator == "label_free":
+        attrs["mean_p0"] = float(table[:, 0] @ table[:, 0] / table[:, 0].sum())
+    return attrs
+
+
+def used_identification_draws(scores: NeedScores, draws: int, wanted: int | None, plug_in: bool) -> int:
+    """How many joint draws of the identification parameters are used; refuses a number there is not."""
     if draws < 2:
         raise InputError(f"draws must be at least 2, not {draws}")
     if plug_in:
@@ -192,7 +203,7 @@ def _identification_draws(scores: NeedScores, draws: int, wanted: int | None, pl
     return used
 
 
-def _plug_in_fits(
+def plug_in_fits(
     design: PupilDesign,
     contexts: Sequence[Context],
     table: FloatArray,
@@ -237,23 +248,31 @@ def _effects(design: PupilDesign, start: PlugInFit, pooled: Pooled, attrs: dict[
     if "mean_p0" in attrs:
         contrasts["at_mean_p0"] = (1.0, float(attrs["mean_p0"]), 0.0)
     by_measure, known = stated(pooled.effects, pooled.modes, pooled.spread, pooled.covariance, pooled.own, contrasts)
-    apart = np.isin(np.arange(len(design.schools)), design.left_out)
-    flags = np.select(
-        [apart, design.n_pupils == 0, design.n_pupils == 1, start.n_with < 1.0],
-        [NOT_CONNECTED, NO_COMPLETE_PUPIL, ONE_PUPIL, FEW_EXPECTED],
-        default="",
-    )
-    assumed = str(attrs.get("assumes") or "")
     return school_effects(
         design.schools,
         by_measure,
         known,
         n_pupils=design.n_pupils,
         n_need=np.rint(start.n_with).astype(np.int64),
-        flag=["; ".join(filter(None, [str(flag), assumed])) for flag in flags],
+        flag=need_flags(design, start, str(attrs.get("assumes") or "")),
         attrs=attrs,
-        not_compared=apart,
+        not_compared=not_compared(design),
     )
+
+
+def not_compared(design: PupilDesign) -> NDArray[np.bool_]:
+    """Schools left out of the design, shape (schools,)."""
+    return np.isin(np.arange(len(design.schools)), design.left_out)
+
+
+def need_flags(design: PupilDesign, start: PlugInFit, assumes: str) -> list[str]:
+    """What is unusual about each school, and what every value rests on."""
+    flags = np.select(
+        [not_compared(design), design.n_pupils == 0, design.n_pupils == 1, start.n_with < 1.0],
+        [NOT_CONNECTED, NO_COMPLETE_PUPIL, ONE_PUPIL, FEW_EXPECTED],
+        default="",
+    )
+    return ["; ".join(filter(None, [str(flag), assumes])) for flag in flags]
 
 
 def _residual_rows(fit: WeightedFit) -> pd.DataFrame:
