@@ -21,11 +21,11 @@ import numpy as np
 import pytensor.tensor as pt
 from numpy.typing import NDArray
 
+from send_va.validation.joint_orthant import Orthant
+
 Ints = NDArray[np.intp]
 Tensor = Any  # of PyTensor, which has no types
 
-NODES = 6
-_X, _W = np.polynomial.legendre.leggauss(NODES)
 _FLOOR = 1e-14  # probability that is left to what cannot be: keeps a first step away from the mode finite
 
 
@@ -103,39 +103,11 @@ class _Piece:
 
     mean: Tensor
     sd: Tensor
-    slope: Tensor  # kappa * sd
+    norm: Tensor  # SD of the index of the label now, given the outcome
+    with_need: Tensor  # on which side, by pupil
 
     def of(self, rows: Tensor) -> _Piece:
-        return _Piece(self.mean[rows], self.sd, self.slope)
-
-
-def normal_cdf(x: Tensor) -> Tensor:
-    """Standard normal distribution function."""
-    return 0.5 * pt.erfc(-np.sqrt(0.5) * x)
-
-
-def orthant(h: Tensor, k: Tensor, slope: Tensor, sign: Tensor) -> Tensor:
-    """Probability that two standard normal variables lie below h and k.
-
-    Parameters
-    ----------
-    h, k : shape (n,)
-    slope : scalar or shape (n,)
-        Tangent of the arcsine of their correlation, ``r / sqrt(1 - r^2)``, at least zero or of any sign.
-    sign : shape (n,)
-        Times which it is meant: 1 or -1.
-
-    References
-    ----------
-    Drezner & Wesolowsky (1990), doi:10.1080/00949659008811236.
-    """
-    half = 0.5 * pt.arctan(slope)
-    squares, product = h * h + k * k, 2.0 * sign * h * k
-    total = 0.0
-    for x, w in zip(_X, _W, strict=True):
-        angle = half * (1.0 + x)
-        total += (w / (2.0 * np.pi)) * pt.exp(-(squares - product * pt.sin(angle)) * (0.5 / pt.cos(angle) ** 2))
-    return normal_cdf(h) * normal_cdf(k) + sign * half * total
+        return _Piece(self.mean[rows], self.sd, self.norm, self.with_need[rows])
 
 
 def pupil_log_likelihood(outcome: Tensor, labels: LabelData, terms: PupilTerms, levels: int) -> Tensor:
@@ -157,14 +129,21 @@ def pupil_log_likelihood(outcome: Tensor, labels: LabelData, terms: PupilTerms, 
     """
     variance = terms.sigma**2 + terms.delta**2  # (2,)
     residual = outcome - terms.without, outcome - terms.with_need
-    pieces = []
-    for N in (0, 1):
-        sd = terms.sigma[N] / pt.sqrt(variance[N])
-        pieces.append(_Piece(terms.delta * residual[N] / variance[N], sd, terms.kappa * sd))
+    sds = [terms.sigma[N] / pt.sqrt(variance[N]) for N in (0, 1)]
+    slopes = [terms.kappa * sd for sd in sds]
+    pieces = [
+        _Piece(
+            terms.delta * residual[N] / variance[N],
+            sds[N],
+            pt.sqrt(1.0 + slopes[N] ** 2),
+            pt.eq(pt.zeros_like(labels.entry), 1 - N),
+        )
+        for N in (0, 1)
+    ]
     log_density = [
         -0.5 * (np.log(2.0 * np.pi) + pt.log(variance[N]) + residual[N] ** 2 / variance[N]) for N in (0, 1)
     ]
-    chance = _chances(labels, terms, pieces, levels)
+    chance = _chances(labels, terms, pieces, slopes, levels)
     larger = pt.maximum(*log_density)
     weighed = [pt.maximum(chance[N], 0.0) * pt.exp(log_density[N] - larger) for N in (0, 1)]
     return larger + pt.log(weighed[0] + weighed[1] + _FLOOR)
@@ -183,20 +162,24 @@ class _Strip:
     threshold: Tensor  # the national one, moved into the interval
     far: Tensor  # the other cut, of those bounded on both sides
     kappa: Tensor
+    slopes: list[Tensor]  # kappa times the SD of need given the outcome, without and with need
 
     def of(self, rows: Tensor) -> _Strip:
         parts = (self.none, self.bounded, self.near, self.threshold, self.far)
-        return _Strip(*(part[rows] for part in parts), self.kappa)
+        return _Strip(*(part[rows] for part in parts), self.kappa, self.slopes)
 
     def chances(self, pieces: list[_Piece], index: Tensor, up: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Chance of this interval and of ``up * (kappa e + index + w) > 0``, without and with need."""
         way = pt.where(self.none, 1.0, -1.0)
-        mixed = _Piece(*(pt.where(self.none, *both) for both in _by_field(pieces[1], pieces[0])))
+        mixed = _Piece(
+            *(pt.where(self.none, getattr(pieces[1], name), getattr(pieces[0], name)) for name in ("mean", "sd", "norm")),
+            self.none,
+        )
 
         def below(bound: Tensor, piece: _Piece, index: Tensor, up: Tensor, way: Tensor) -> Tensor:
             h = way * (bound - piece.mean) / piece.sd
-            k = up * (index + self.kappa * piece.mean) / pt.sqrt(1.0 + piece.slope**2)
-            return orthant(h, k, piece.slope, -way * up)
+            k = up * (index + self.kappa * piece.mean) / piece.norm
+            return Orthant()(h, k, -way * up, piece.with_need, *self.slopes)
 
         at_threshold = [below(self.threshold, piece, index, up, way) for piece in pieces]
         at_near = below(self.near, mixed, index, up, way)
@@ -206,11 +189,9 @@ class _Strip:
         return without, pt.inc_subtensor(with_need[rows], -at_far)
 
 
-def _by_field(a: _Piece, b: _Piece) -> list[tuple[Tensor, Tensor]]:
-    return [(a.mean, b.mean), (a.sd, b.sd), (a.slope, b.slope)]
-
-
-def _chances(labels: LabelData, terms: PupilTerms, pieces: list[_Piece], levels: int) -> tuple[Tensor, Tensor]:
+def _chances(
+    labels: LabelData, terms: PupilTerms, pieces: list[_Piece], slopes: list[Tensor], levels: int
+) -> tuple[Tensor, Tensor]:
     """Probability of both labels and of no need, and of both labels and need, given the outcome; each (n,)."""
     none, bounded = pt.eq(labels.entry, 0), pt.eq(labels.entry, 1)
     first = near = last = terms.cuts[:, 0]
@@ -224,7 +205,7 @@ def _chances(labels: LabelData, terms: PupilTerms, pieces: list[_Piece], levels:
     cut = pt.where(none, pt.minimum(threshold, near), pt.maximum(threshold, near))
     if levels > 1:
         cut = pt.where(bounded, pt.minimum(cut, last), cut)
-    strip = _Strip(none, bounded, near, cut, last, terms.kappa)
+    strip = _Strip(none, bounded, near, cut, last, terms.kappa, slopes)
     without, with_need = strip.chances(pieces, index, pt.where(pt.eq(labels.now, 0), -1.0, 1.0), labels.bounded)
     if levels == 1:
         return without, with_need
