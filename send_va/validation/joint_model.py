@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pymc as pm
@@ -11,9 +11,6 @@ import pytensor.tensor as pt
 
 from send_va.validation.joint_likelihood import LabelData, PupilTerms, pupil_log_likelihood
 from send_va.validation.joint_records import JointRecords
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Tensor = Any  # of PyTensor, which has no types
 EFFECTS = ("u", "gap", "slope")
@@ -230,6 +227,7 @@ def _effects(records: JointRecords, priors: Priors, centred: bool) -> tuple[Tens
     slope = sd[2] * (with_u[1] * z + left[1] * (rest * z_gap + pt.sqrt(1.0 - rest**2) * z_slope))
     u = pm.Deterministic("u", sd[0] * z, dims="school")
     pm.Deterministic("gap", gap, dims="school")
+    pm.Deterministic("slope", slope, dims="school")
     pm.Deterministic("theta", u + gap, dims="school")
     return level, gap, slope
 
@@ -260,8 +258,3 @@ def _outcome(
         delta=delta,
         sigma=sigma,
     )
-
-
-def starting_values(model: pm.Model, known: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-    """Of `known`, what the model samples."""
-    return {variable.name: known[variable.name] for variable in model.free_RVs if variable.name in known}
