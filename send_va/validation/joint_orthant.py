@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytensor.tensor as pt
 from numpy.typing import NDArray
+from pytensor.gradient import DisconnectedType
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from scipy.special import ndtr
@@ -50,7 +51,7 @@ class Orthant(Op):  # type: ignore[misc]
         tensors = [pt.as_tensor(value) for value in inputs]
         return Apply(self, tensors, [pt.vector(dtype="float64", shape=tensors[0].type.shape)])
 
-    def infer_shape(self, fgraph: Any, node: Any, shapes: Any) -> list[Any]:
+    def infer_shape(self, node: Any, shapes: Any) -> list[Any]:
         """Shape of h."""
         return [shapes[0]]
 
@@ -60,11 +61,11 @@ class Orthant(Op):  # type: ignore[misc]
 
     def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
         """Differentiate, in closed form."""
-        h, k, sign, second, *slopes = inputs
+        second = inputs[3]
         by_h, by_k, by_slope = _derivatives(pt, _tensor_cdf, *inputs)
         given = cotangents[0]
         of_slopes = [(given * by_slope * chosen).sum() for chosen in (1.0 - second, 1.0 * second)]
-        return [given * by_h, given * by_k, pt.zeros_like(sign), pt.zeros_like(second, dtype="float64"), *of_slopes]
+        return [given * by_h, given * by_k, DisconnectedType()(), DisconnectedType()(), *of_slopes]
 
     def connection_pattern(self, node: Any) -> list[list[bool]]:
         """Signs and choices are not differentiated by."""

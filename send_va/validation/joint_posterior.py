@@ -202,9 +202,27 @@ def sample_joint(
     """
     if chains < 2 or draws < 4:
         raise InputError(f"{chains} chains of {draws} draws: mixing is judged from at least 2 chains of 4 draws")
+    model = joint_model(records)
+    begin = scattered(model, rng, start or {})
     return sampled(
-        compiled(joint_model(records), start), rng, draws=draws, tune=tune, chains=chains, cores=cores, progress=progress
+        compiled(model, begin), rng, draws=draws, tune=tune, chains=chains, cores=cores, progress=progress
     )
+
+
+def scattered(model: pm.Model, rng: np.random.Generator, start: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Start standardised effects and correlations that are not in `start` a little off zero.
+
+    At zero the gradient is zero, from which the sampler cannot learn a scale.
+    """
+    begin = dict(start)
+    shapes = model.eval_rv_shapes()
+    for variable in model.free_RVs:
+        name, shape = str(variable.name), shapes[variable.name]
+        if name not in begin and name.endswith("_z"):
+            begin[name] = rng.normal(0.0, 0.3, shape)
+        elif name not in begin and name.endswith("_share"):
+            begin[name] = rng.uniform(0.4, 0.6, shape)
+    return begin
 
 
 def sampled(
