@@ -143,7 +143,7 @@ def prior_draws(model: pm.Model, rng: np.random.Generator, draws: int) -> dict[s
             draws=draws,
             model=model,
             random_seed=int(rng.integers(2**31)),
-            compile_kwargs={"mode": Mode("py", None)},  # a few small draws: compiling would take longer
+            compile_kwargs={"mode": Mode("py", "None")},  # a few small draws: compiling would take longer
         )["prior"]
     return {str(name): np.asarray(drawn[name].to_numpy(), dtype=np.float64)[0] for name in drawn.data_vars}
 
@@ -197,7 +197,10 @@ def joint_ranks(
     model = joint_model(records, centred=False, any_labels=True)
     ready = compiled(model, replaceable=True)
     truths = prior_draws(model, rng.spawn(1)[0], simulations)
-    ranks, divergences, seconds, names = [], [], 0.0, ()
+    ranks: list[list[int]] = []
+    divergences: list[int] = []
+    names: tuple[str, ...] = ()
+    seconds = 0.0
     for done, own in enumerate(rng.spawn(simulations)):
         truth = {name: values[done] for name, values in truths.items()}
         made = simulate_from(records, truth, own)

@@ -140,9 +140,7 @@ def pupil_log_likelihood(outcome: Tensor, labels: LabelData, terms: PupilTerms, 
         )
         for N in (0, 1)
     ]
-    log_density = [
-        -0.5 * (np.log(2.0 * np.pi) + pt.log(variance[N]) + residual[N] ** 2 / variance[N]) for N in (0, 1)
-    ]
+    log_density = [-0.5 * (np.log(2.0 * np.pi) + pt.log(variance[N]) + residual[N] ** 2 / variance[N]) for N in (0, 1)]
     chance = _chances(labels, terms, pieces, slopes, levels)
     larger = pt.maximum(*log_density)
     weighed = [pt.maximum(chance[N], 0.0) * pt.exp(log_density[N] - larger) for N in (0, 1)]
@@ -165,14 +163,24 @@ class _Strip:
     slopes: list[Tensor]  # kappa times the SD of need given the outcome, without and with need
 
     def of(self, rows: Tensor) -> _Strip:
-        parts = (self.none, self.bounded, self.near, self.threshold, self.far)
-        return _Strip(*(part[rows] for part in parts), self.kappa, self.slopes)
+        return _Strip(
+            self.none[rows],
+            self.bounded[rows],
+            self.near[rows],
+            self.threshold[rows],
+            self.far[rows],
+            self.kappa,
+            self.slopes,
+        )
 
     def chances(self, pieces: list[_Piece], index: Tensor, up: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Chance of this interval and of ``up * (kappa e + index + w) > 0``, without and with need."""
         way = pt.where(self.none, 1.0, -1.0)
+        below_threshold, above = pieces
         mixed = _Piece(
-            *(pt.where(self.none, getattr(pieces[1], name), getattr(pieces[0], name)) for name in ("mean", "sd", "norm")),
+            pt.where(self.none, above.mean, below_threshold.mean),
+            pt.where(self.none, above.sd, below_threshold.sd),
+            pt.where(self.none, above.norm, below_threshold.norm),
             self.none,
         )
 

@@ -76,9 +76,7 @@ def _tensor_cdf(x: Tensor) -> Tensor:
     return 0.5 * pt.erfc(-np.sqrt(0.5) * x)
 
 
-def _orthant(
-    xp: Any, cdf: Callable[[Any], Any], h: Any, k: Any, sign: Any, second: Any, slope: Any, other: Any
-) -> Any:
+def _orthant(xp: Any, cdf: Callable[[Any], Any], h: Any, k: Any, sign: Any, second: Any, slope: Any, other: Any) -> Any:
     """Value, with the array functions of NumPy or JAX."""
     halves = 0.5 * xp.arctan(slope), 0.5 * xp.arctan(other)
     squares, product = h * h + k * k, 2.0 * sign * h * k

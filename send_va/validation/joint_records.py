@@ -190,4 +190,6 @@ def _refuse_incomplete(labels: LabelRecords) -> None:
     }
     said = ", ".join(f"{count:,} have no {what}" for what, count in lacking.items() if count)
     if said:
-        raise InputError(f"of {len(labels.school):,} pupils {said}", "Leave them out of the joint model and of the cut.")
+        raise InputError(
+            f"of {len(labels.school):,} pupils {said}", "Leave them out of the joint model and of the cut."
+        )

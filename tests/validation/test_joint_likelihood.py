@@ -13,7 +13,7 @@ from scipy.stats import multivariate_normal, norm
 from send_va.validation.joint_likelihood import LabelData, PupilTerms, pupil_log_likelihood
 from send_va.validation.joint_orthant import Orthant
 
-PLAIN = Mode("py", None)  # NumPy, nothing compiled
+PLAIN = Mode("py", "None")  # NumPy, nothing compiled
 RHO = np.array([0.0, 1.7, 2.8])
 SIGMA = np.array([0.63, 0.7])
 
@@ -54,7 +54,7 @@ def package(
 
 def brute_force(of: dict[str, np.ndarray], i: int, kappa: float, delta: float) -> float:
     """Integral over need of everything that was observed of pupil i."""
-    levels, entry, now = of["cuts"].shape[1], int(of["entry"][i]), int(of["now"][i])
+    entry, now = int(of["entry"][i]), int(of["now"][i])
     cuts = np.maximum.accumulate(of["cuts"][i])
     edges = np.concatenate([[-9.0], cuts, [9.0]])
     low, high = edges[entry], edges[entry + 1]

@@ -54,7 +54,7 @@ def posterior() -> JointPosterior:
 
 
 def test_simulated_labels_and_outcomes_follow_their_parameters() -> None:
-    """Against what a normal variable says: shares of labels where nobody is lenient, mean outcome where nothing acts."""
+    """Against a normal variable: shares of labels where nobody is lenient, mean outcome where hardly anything acts."""
     rng = np.random.default_rng(1)
     records = calibration_records(rng, schools=40, pupils=500, feeders=20)
     zero = {"gamma": np.zeros(2), "beta": np.zeros(2), "intake": np.zeros(40), "u": np.zeros(40), "gap": np.zeros(40)}
@@ -89,7 +89,8 @@ def test_the_posterior_names_its_schools_and_parameters() -> None:
 
 
 def test_prior_draws_are_those_of_the_stated_priors() -> None:
-    drawn = prior_draws(joint_model(calibration_records(np.random.default_rng(1)), centred=False), np.random.default_rng(2), 400)
+    model = joint_model(calibration_records(np.random.default_rng(1)), centred=False)
+    drawn = prior_draws(model, np.random.default_rng(2), 400)
     assert drawn["delta"].std() == pytest.approx(0.3, rel=0.15)
     assert drawn["tau"][:, 0].mean() == pytest.approx(1.0, abs=0.1)
     assert (drawn["tau"][:, 1] > drawn["tau"][:, 0]).all()
