@@ -112,19 +112,17 @@ def for_jax() -> None:
     def cdf(x: Any) -> Any:
         return 0.5 * erfc(-np.sqrt(0.5) * x)
 
-    @jax.custom_jvp
-    def value(*inputs: Any) -> Any:
-        # barriers: XLA would rather compute it again for every use than keep it
-        return jax.lax.optimization_barrier(_orthant(jnp, cdf, *jax.lax.optimization_barrier(inputs)))
+    # barriers: XLA would rather compute it again for every use than keep it
+    keep = jax.lax.optimization_barrier
 
-    @value.defjvp
-    def value_jvp(inputs: Any, tangents: Any) -> tuple[Any, Any]:
-        by_h, by_k, by_slope = jax.lax.optimization_barrier(
-            _derivatives(jnp, cdf, *jax.lax.optimization_barrier(inputs))
-        )
+    def evaluated(*inputs: Any) -> Any:
+        return keep(_orthant(jnp, cdf, *keep(inputs)))
+
+    def with_derivative(inputs: Any, tangents: Any) -> tuple[Any, Any]:
+        by_h, by_k, by_slope = keep(_derivatives(jnp, cdf, *keep(inputs)))
         slope = jnp.where(inputs[3], tangents[5], tangents[4])
         return value(*inputs), by_h * tangents[0] + by_k * tangents[1] + by_slope * slope
 
-    @jax_funcify.register(Orthant)
-    def funcify(op: Orthant, **_: Any) -> Any:
-        return value
+    value = jax.custom_jvp(evaluated)
+    value.defjvp(with_derivative)
+    jax_funcify.register(Orthant, lambda op, **_: value)
