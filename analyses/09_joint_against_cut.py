@@ -5,7 +5,7 @@ Three simulated regions (plain, with magnets, with skewed need): the joint model
 ``joint_against_cut.csv`` (one row a region), ``joint_against_cut_schools.csv``, ``joint_against_cut_parameters.csv``,
 ``joint_against_cut.json`` and the figure ``joint_against_cut`` to analyses/results. All of it is synthetic.
 
-``python analyses/09_joint_against_cut.py [--schools 40] [--pupils 150] [--draws 400] [--tune 400] [--only magnets]``.
+``python analyses/09_joint_against_cut.py [--schools 30] [--pupils 100] [--draws 400] [--tune 400] [--only magnets]``.
 Each region is kept in results/joint_regions and not sampled again unless ``--fresh`` is given.
 """
 
@@ -113,8 +113,8 @@ def collected(chosen: argparse.Namespace) -> dict[str, pd.DataFrame]:
 def main() -> None:
     """Sample what is missing, then write the tables and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--schools", type=int, default=40)
-    parser.add_argument("--pupils", type=float, default=150.0, help="mean pupils a school")
+    parser.add_argument("--schools", type=int, default=30)
+    parser.add_argument("--pupils", type=float, default=100.0, help="mean pupils a school")
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--tune", type=int, default=400)
     parser.add_argument("--cores", type=int, default=2)

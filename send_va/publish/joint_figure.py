@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -40,7 +41,8 @@ def joint_figure(table: pd.DataFrame) -> Figure:
     """
     require_columns(table, _COLUMNS, "the comparison of the joint model with the cut")
     regions = list(dict.fromkeys(table["region"].astype(str)))
-    largest = float((table["mean_joint"] - table["mean_cut"]).abs().max())
+    moved = float((table["mean_joint"] - table["mean_cut"]).abs().max())
+    largest = np.ceil(100.0 * moved) / 100.0  # the title says at most
     figure, axes = titled_figure(
         f"No school's theta moves by more than {largest:.2f} pupil SDs when outcomes have a say in who has need",
         "Theta in pupil SDs: across by the cut (standardised), upwards by the joint model; lines are 95 % intervals.",
