@@ -76,8 +76,8 @@ class Convergence:
         worst = self.table
         least = float(worst[["ess_bulk", "ess_tail"]].to_numpy().min())
         return (
-            f"{'converged' if self.converged else 'NOT converged'}: R-hat at most {float(worst['rhat'].max()):.3f}, at least "
-            f"{least:,.0f} effective of {self.draws:,} draws, "
+            f"{'converged' if self.converged else 'NOT converged'}: R-hat at most {float(worst['rhat'].max()):.3f}, at "
+            f"least {least:,.0f} effective of {self.draws:,} draws, "
             f"{self.divergences:,} divergences"
         )
 
