@@ -15,7 +15,7 @@ from pytensor.graph.op import Op
 from send_va.multilevel.collapsed_kernels import value_and_gradient, workspace
 
 
-class MarginalLikelihood(Op):
+class MarginalLikelihood(Op):  # type: ignore[misc]
     """Log-likelihood of a nested Gaussian model with effects of groups integrated out, and its gradient.
 
     Inputs are ``w``, ``lower``, ``variance`` and ``outer_sd`` of

@@ -116,6 +116,7 @@ def _by_pymc(built: BuiltModel, sampling: Sampling, seed: int) -> xr.DataTree:
 
 
 def _by_nutpie(built: BuiltModel, sampling: Sampling, seed: int, progress: Callable[[int], None] | None) -> xr.DataTree:
+    os.environ.setdefault("NPROC", "1")  # read by XLA when it starts: chains run side by side, one thread for each
     try:
         import jax
         import nutpie
