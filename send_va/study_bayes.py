@@ -35,7 +35,7 @@ class BayesSection:
     sampler: str = "nutpie"
     chains: int = 4
     tune: int = 300
-    draws: int = 500
+    draws: int = 1000
     target_accept: float = 0.8
     la_level: bool = True
     prior_coefficient: float = 2.5

@@ -10,11 +10,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from send_va.publish.diagnostics_figure import chain_ranks, predictive_figure
-from send_va.publish.figure_style import save_svg_png
+from send_va.publish.figure_style import save_png
 from send_va.run_directory import RunDirectory
 
 REPORT = "diagnostics.md"
-_SHOWN = ("group_sd", "outer_sd", "residual_sd")
+_SHOWN = {"group_sd": "SD between schools", "outer_sd": "SD between authorities", "residual_sd": "residual SD"}
+_EFFECTS = {"Intercept": "level", "need": "gap", "prior_slope": "slope"}
+_DPI = 150
 _COEFFICIENTS = ("need", "ehcp", "severity")
 
 
@@ -33,6 +35,7 @@ def write_report(directory: RunDirectory, *, title: str, unit: str, synthetic: b
     synthetic : bool
     """
     work = directory.work
+    (work / "figures").mkdir(exist_ok=True)
     names = ("convergence", "predictive_checks", "leave_one_out_summary", "prior_sensitivity")
     tables = {name: pd.read_csv(work / f"{name}.csv") for name in names}
     stamp = ["**Synthetic data: no school here exists.**", ""] if synthetic else []
@@ -49,9 +52,9 @@ def write_report(directory: RunDirectory, *, title: str, unit: str, synthetic: b
             stem = f"{estimator}_{context}"
             posterior = tree["posterior"].to_dataset().sel(estimator=estimator, context=context)
             figure = chain_ranks(_key_parameters(posterior), name, synthetic=synthetic)
-            save_svg_png(figure, work / "figures" / f"diagnostics_ranks_{stem}")
+            save_png(figure, work / "figures" / f"diagnostics_ranks_{stem}.png", _DPI)
             figure = predictive_figure(own["predictive_checks"], name, unit=unit, synthetic=synthetic)
-            save_svg_png(figure, work / "figures" / f"diagnostics_predictive_{stem}")
+            save_png(figure, work / "figures" / f"diagnostics_predictive_{stem}.png", _DPI)
             parts += _section(name, stem, own)
     directory.write(REPORT, lambda path: Path(path).write_text("\n".join(parts) + "\n", encoding="utf-8"))
 
@@ -67,10 +70,10 @@ def _how_to_read() -> list[str]:
 def _key_parameters(posterior: xr.Dataset) -> dict[str, NDArray[np.floating]]:
     """Draws (chains, draws) of SDs and of the coefficients on need."""
     found: dict[str, NDArray[np.floating]] = {}
-    for name in _SHOWN:
+    for name, words in _SHOWN.items():
         values = posterior[name]
         for at in values[values.dims[-1]].to_numpy():
-            found[f"{name.replace('_', ' ')}, {at}"] = values.sel({values.dims[-1]: at}).to_numpy()
+            found[f"{words}: {_EFFECTS.get(str(at), at)}"] = values.sel({values.dims[-1]: at}).to_numpy()
     for at in _COEFFICIENTS:
         if at in posterior["coefficient"]:
             found[f"coefficient of {at}"] = posterior["beta"].sel(coefficient=at).to_numpy()

@@ -295,5 +295,11 @@ def save_svg_png(figure: Figure, stem: Path) -> list[Path]:
         raise FileNotFoundError(f"the folder {stem.parent.name} for figure {stem.name} does not exist; create it first")
     svg, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
     figure.savefig(svg, dpi=DPI, metadata={"Date": None, "Creator": None})
-    figure.savefig(png, dpi=DPI, metadata={"Software": None})
-    return [svg, png]
+    return [svg, save_png(figure, png)]
+
+
+@styled
+def save_png(figure: Figure, path: Path, dpi: int = DPI) -> Path:
+    """Write one PNG without a date: for figures of which a run makes many."""
+    figure.savefig(path, dpi=dpi, metadata={"Software": None})
+    return path
