@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from send_va.effects import SchoolEffects
-from send_va.errors import InputError, NotSupportedError
+from send_va.errors import ConvergenceError, InputError, NotSupportedError
 from send_va.identification.identified import check_labels
 from send_va.identification.labels import LabelRecords, read_labels
 from send_va.identification.need import Need, estimate_need
@@ -16,8 +17,11 @@ from send_va.records.check import check_cohort
 from send_va.records.design_columns import check_contexts
 from send_va.records.reader import Cohort, open_cohort
 from send_va.stage_inputs import context_generator
-from send_va.study import ESTIMATORS, Study, load_study
+from send_va.study import ENGINES, ESTIMATORS, Study, load_study
 from send_va.study_check import headline
+from send_va.value_added.authorities import school_authorities
+from send_va.value_added.bayes import BayesFit, BayesOptions
+from send_va.value_added.bayes_estimators import fit_labelled_bayes, fit_need_bayes
 from send_va.value_added.design import context_columns, labelled_products
 from send_va.value_added.drift import AVERAGE, HORIZON, Drift, estimate_drift
 from send_va.value_added.labelled import fit_labelled
@@ -107,6 +111,8 @@ def fit_value_added(
     draws: int = 1000,
     prior_knots: int = 5,
     unit: str = "outcome points",
+    engine: str = "reml",
+    bayes: BayesOptions | None = None,
 ) -> SchoolEffects:
     """Estimate value-added for pupils with need, by school.
 
@@ -126,6 +132,10 @@ def fit_value_added(
         Interior knots of the spline of each prior score; 0 for a line.
     unit : str
         Unit of the outcome, for labels.
+    engine : str
+        ``reml``, or ``bayes``: the posterior by NUTS, with priors and an authority level.
+    bayes : BayesOptions, optional
+        Priors, sampler and limits of that engine.
 
     Returns
     -------
@@ -139,9 +149,13 @@ def fit_value_added(
         An unknown context, records that cannot be used, an estimator without `need`, or `need` of other records or of
         the same in another order.
     NotSupportedError
-        An unknown estimator, or one the records do not allow.
+        An unknown estimator or engine, or an estimator the records do not allow.
+    ConvergenceError
+        The chains of the Bayesian engine do not meet its limits.
     """
     (chosen,) = check_contexts([context])
+    if engine not in ENGINES:
+        raise NotSupportedError(f"there is no engine {engine!r}; use one of {', '.join(ENGINES)}.")
     if draws < 1 or seed < 0:
         raise InputError(f"draws must be 1 or more and seed 0 or more, not {draws} and {seed}")
     name = _estimator(estimator, need)
@@ -149,9 +163,15 @@ def fit_value_added(
     profile = cohort.profile(prior_knots)
     columns = context_columns(cohort, profile)
     rng = context_generator(seed, chosen)
-    attrs = {"seed": seed, "engine": "reml", "unit": unit, "synthetic": int(cohort.synthetic)}
+    attrs: dict[str, Any] = {"seed": seed, "engine": engine, "unit": unit, "synthetic": int(cohort.synthetic)}
+    among: dict[str, Any] = {
+        "authorities": school_authorities(cohort, tuple(profile.schools.schools)),
+        "options": bayes,
+    }
     if name == "labelled":
         data = labelled_products(cohort, profile, columns)
+        if engine == "bayes":
+            return _converged(fit_labelled_bayes(data, chosen, rng=rng, draws=draws, attrs=attrs, **among))
         return fit_labelled(data, chosen, rng=rng, draws=draws, attrs=attrs).effects
     if need is None:
         raise InputError(f"the estimator {name!r} needs estimates of need", "need = fit_identification(cohort)")
@@ -160,7 +180,16 @@ def fit_value_added(
     design = design.without_schools(np.flatnonzero(need.labels.component > 0))
     scores, plug_in = need.scores(name), need.n_draws < 2
     attrs["assumes"] = need.assumes(name)
-    return fit_need(design, scores, name, [chosen], rng=rng, draws=draws, plug_in=plug_in, attrs=attrs)[chosen].effects
+    wanted: dict[str, Any] = {"rng": rng, "draws": draws, "plug_in": plug_in, "attrs": attrs}
+    if engine == "bayes":
+        return _converged(fit_need_bayes(design, scores, name, [chosen], **wanted, **among)[chosen])
+    return fit_need(design, scores, name, [chosen], **wanted)[chosen].effects
+
+
+def _converged(fitted: BayesFit) -> SchoolEffects:
+    if not fitted.fit.converged:
+        raise ConvergenceError("\n".join(fitted.fit.notes))
+    return fitted.fit.effects
 
 
 def fit_drift(

@@ -32,7 +32,7 @@ from send_va.records.reader import Cohort
 from send_va.run_directory import RunDirectory, refuse_foreign
 from send_va.stage_files import TABLES, csv_writer, stage_files
 from send_va.stage_inputs import StageInputs
-from send_va.study import Study, load_study, validated
+from send_va.study import ENGINES, Study, load_study, validated
 from send_va.study_check import check_study, headline, wanted_estimators
 from send_va.value_added.disagreement import disagreements
 from send_va.year_stages import YEAR_TABLES, YEARS_NOTE, wants_years, year_stages
@@ -45,7 +45,6 @@ _OVER_RANGE = (
     "No label before transfer: points assume one share of what a school adds to labels to be need; intervals of theta "
     "hold those at every share"
 )
-ENGINES = ("reml", "bayes")
 _MEASURES = ["theta", "u", "gap"]
 _OF_ONE_FIT = ("context", "estimator", "assumes", "llf", "mean_p0", "prior_reference")
 

@@ -17,6 +17,7 @@ from send_va.study_bayes import BayesSection
 from send_va.study_years import YearsSection
 
 ESTIMATORS = ("labelled", "standardised", "entry", "label_free")
+ENGINES = ("reml", "bayes")
 CONTEXTS = ("prior", "cva", "composition")
 
 

@@ -111,6 +111,18 @@ class CollapsedPosterior:
             },
         )
 
+    def free_parameters(self) -> xr.Dataset:
+        """:meth:`parameters` without what is fixed or doubled: correlations as pairs, nothing of size zero."""
+        named = self.parameters()
+        effects = self.model.data.effects
+        rows, columns = np.tril_indices(len(effects), -1)
+        free = named.drop_vars(["group_corr", "effect_"])
+        if len(rows):
+            pairs = [f"{effects[a]}, {effects[b]}" for a, b in zip(rows, columns, strict=True)]
+            corr = self.group_corr[..., rows, columns]
+            free["group_corr"] = xr.DataArray(corr, dims=("chain", "draw", "pair"), coords={"pair": pairs})
+        return free.drop_vars([name for name, values in free.data_vars.items() if not values.size])
+
     def log_prior(self) -> dict[str, FloatArray]:
         """Log prior density by kind of parameter, shapes (chains, draws); for power-scaling."""
         return self.model.scales.log_density(self.beta, self.group_sd, self.group_corr, self.outer_sd, self.residual_sd)

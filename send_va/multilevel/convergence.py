@@ -105,15 +105,13 @@ def check_convergence(posterior: CollapsedPosterior, limits: Limits | None = Non
     if posterior.shape[0] < 2:
         raise InputError("one chain cannot be compared with another", "Sample at least two.")
     limits = Limits() if limits is None else limits
-    dataset = posterior.parameters()
+    dataset = posterior.free_parameters()
     rows = []
     bulk, tail = arviz_stats.ess(dataset, method="bulk"), arviz_stats.ess(dataset, method="tail")
     rhat, mcse = arviz_stats.rhat(dataset), arviz_stats.mcse(dataset)
     for name, values in dataset.data_vars.items():
         draws, dims = values.to_numpy(), values.dims[2:]
         for at in np.ndindex(*draws.shape[2:]):
-            if name == "group_corr" and at[0] <= at[1]:
-                continue
             own = draws[(slice(None), slice(None), *at)]
             places = [str(values.coords[dim].to_numpy()[k]) for dim, k in zip(dims, at, strict=True)]
             row: dict[str, Any] = {

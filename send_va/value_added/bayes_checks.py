@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -217,7 +219,9 @@ def leave_one_out(log_likelihood: xr.DataArray) -> tuple[pd.DataFrame, pd.DataFr
             "log_likelihood": xr.Dataset({"outcome": log_likelihood}),
         }
     )
-    found = arviz_stats.loo(tree, var_name="outcome", pointwise=True, reff=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # large k are said in the tables, school by school
+        found = arviz_stats.loo(tree, var_name="outcome", pointwise=True, reff=1.0)
     k = np.asarray(found.pareto_k).ravel()
     elpd = np.asarray(found.elpd_i).ravel()
     bad = k > float(found.good_k)
@@ -252,24 +256,19 @@ def prior_sensitivity(posterior: CollapsedPosterior) -> pd.DataFrame:
     """
     import arviz_stats
 
-    parameters = posterior.parameters()
-    keep = np.tril_indices(len(posterior.model.data.effects), -1)
-    corr = posterior.group_corr[..., keep[0], keep[1]]
-    names = [
-        f"{posterior.model.data.effects[a]}, {posterior.model.data.effects[b]}" for a, b in zip(*keep, strict=True)
-    ]
     dims = ("chain", "draw")
-    shown = parameters.drop_vars(["group_corr", "effect_"])
-    if names:
-        shown["group_corr"] = xr.DataArray(corr, dims=(*dims, "pair"), coords={"pair": names})
     tree = xr.DataTree.from_dict(
         {
-            "posterior": shown.drop_vars([name for name, values in shown.data_vars.items() if not values.size]),
+            "posterior": posterior.free_parameters(),
             "log_prior": xr.Dataset({name: (dims, values) for name, values in posterior.log_prior().items()}),
             "log_likelihood": xr.Dataset({"outcome": (dims, posterior.joint_log_likelihood())}),
         }
     )
+    said = logging.getLogger("arviz_stats")
+    level = said.level
+    said.setLevel(logging.ERROR)  # what is found is said in the table, row by row
     table = arviz_stats.psense_summary(tree, threshold=_SENSITIVE, round_to=6)
+    said.setLevel(level)
     prior, likelihood = table["prior"].to_numpy(dtype=float), table["likelihood"].to_numpy(dtype=float)
     reading = np.select(
         [(prior > _SENSITIVE) & (likelihood > _SENSITIVE), prior > _SENSITIVE],
