@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from send_va import multilevel, ranking
     from send_va.effects import SchoolEffects
-    from send_va.estimation import fit_identification, fit_value_added, read_cohort
+    from send_va.estimation import fit_drift, fit_identification, fit_value_added, read_cohort
     from send_va.identification.need import Need
     from send_va.pipeline import Run, run
     from send_va.ranking import PublicationRule, Ranking, rank
     from send_va.records.check import CheckReport, check_cohort
     from send_va.records.reader import Cohort
     from send_va.records.roles import Roles, SenCodes
-    from send_va.records.simulator import SimulatedCohort, simulate
+    from send_va.records.simulator import SimulatedCohort, SimulatedYears, simulate, simulate_years
     from send_va.study import Study, load_study
+    from send_va.value_added.drift import Drift
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ _HOME = {
     "multilevel": "send_va.multilevel",
     "ranking": "send_va.ranking",
     "SchoolEffects": "send_va.effects",
+    "fit_drift": "send_va.estimation",
     "fit_identification": "send_va.estimation",
     "fit_value_added": "send_va.estimation",
     "read_cohort": "send_va.estimation",
@@ -42,14 +44,18 @@ _HOME = {
     "Roles": "send_va.records.roles",
     "SenCodes": "send_va.records.roles",
     "SimulatedCohort": "send_va.records.simulator",
+    "SimulatedYears": "send_va.records.simulator",
     "simulate": "send_va.records.simulator",
+    "simulate_years": "send_va.records.simulator",
     "Study": "send_va.study",
     "load_study": "send_va.study",
+    "Drift": "send_va.value_added.drift",
 }
 
 __all__ = [
     "CheckReport",
     "Cohort",
+    "Drift",
     "Need",
     "PublicationRule",
     "Ranking",
@@ -58,8 +64,10 @@ __all__ = [
     "SchoolEffects",
     "SenCodes",
     "SimulatedCohort",
+    "SimulatedYears",
     "Study",
     "check_cohort",
+    "fit_drift",
     "fit_identification",
     "fit_value_added",
     "load_study",
@@ -69,6 +77,7 @@ __all__ = [
     "read_cohort",
     "run",
     "simulate",
+    "simulate_years",
 ]
 
 

@@ -12,16 +12,19 @@ from send_va.identification.identified import check_labels
 from send_va.identification.labels import LabelRecords, read_labels
 from send_va.identification.need import Need, estimate_need
 from send_va.identification.scores import Assumptions
-from send_va.need_stages import headline
 from send_va.records.check import check_cohort
 from send_va.records.design_columns import check_contexts
 from send_va.records.reader import Cohort, open_cohort
 from send_va.stage_inputs import context_generator
 from send_va.study import ESTIMATORS, Study, load_study
+from send_va.study_check import headline
 from send_va.value_added.design import context_columns, labelled_products
+from send_va.value_added.drift import AVERAGE, HORIZON, Drift, estimate_drift
 from send_va.value_added.labelled import fit_labelled
 from send_va.value_added.need_fit import fit_need
 from send_va.value_added.pupil_design import pupil_design
+from send_va.value_added.year_groups import year_groups
+from send_va.year_stages import estimates_by_year, year_generator
 
 
 def read_cohort(study: str | Path | Study) -> Cohort:
@@ -141,9 +144,7 @@ def fit_value_added(
     (chosen,) = check_contexts([context])
     if draws < 1 or seed < 0:
         raise InputError(f"draws must be 1 or more and seed 0 or more, not {draws} and {seed}")
-    name = estimator or ("labelled" if need is None else headline(need.estimators))
-    if name not in ESTIMATORS:
-        raise NotSupportedError(f"no estimator {name!r}; there are {', '.join(ESTIMATORS)}.")
+    name = _estimator(estimator, need)
     check_cohort(cohort, baseline="not stated").raise_if_failed()
     profile = cohort.profile(prior_knots)
     columns = context_columns(cohort, profile)
@@ -160,6 +161,101 @@ def fit_value_added(
     scores, plug_in = need.scores(name), need.n_draws < 2
     attrs["assumes"] = need.assumes(name)
     return fit_need(design, scores, name, [chosen], rng=rng, draws=draws, plug_in=plug_in, attrs=attrs)[chosen].effects
+
+
+def fit_drift(
+    cohort: Cohort,
+    need: Need | None = None,
+    *,
+    estimator: str | None = None,
+    context: str = "cva",
+    horizon: int = HORIZON,
+    average: int = AVERAGE,
+    beyond: str = "between",
+    seed: int = 1,
+    draws: int = 1000,
+    prior_knots: int = 5,
+    unit: str = "outcome points",
+    coverage: float = 0.95,
+) -> Drift:
+    """Estimate how school effects drift over cohorts, average the last ones, and forecast a cohort to come.
+
+    The value-added model is fitted once to all cohorts, differences between cohorts taken out, with a group for every
+    school in every cohort; :func:`send_va.value_added.drift.estimate_drift` goes on from their unshrunken estimates.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Records of two cohorts or more, with the role `cohort`. Outcomes and prior scores of all must be on one scale.
+    need : Need, optional
+        From :func:`fit_identification` on the same records, all cohorts together; not needed by `labelled`.
+    estimator, context, seed, draws, prior_knots, unit
+        As in :func:`fit_value_added`.
+    horizon : int
+        Years from the last cohort to the one forecast. 6: results of summer t, choice in the autumn, entry in September
+        t + 1, Year 11 in summer t + 6.
+    average : int
+        Years that averages are taken over.
+    beyond : str
+        Autocovariances at lags longer than the records: ``decay`` (they fall on), ``hold`` (no further drift) or
+        ``between``, which lets intervals carry that it is not known which.
+    coverage : float
+        Of intervals.
+
+    Returns
+    -------
+    Drift
+        ``.autocovariance``, ``.averages``, ``.forecast``, and ``.effects`` for :func:`send_va.rank`.
+
+    Raises
+    ------
+    InputError
+        One cohort, cohorts that are no academic years, fewer than ten schools in two cohorts, and as
+        :func:`fit_value_added`.
+    NotSupportedError
+        An unknown estimator, or one the records do not allow.
+
+    References
+    ----------
+    Chetty, Friedman & Rockoff (2014), doi:10.1257/aer.104.9.2593.
+
+    Examples
+    --------
+    >>> import send_va as sv
+    >>> years = sv.simulate_years(np.random.default_rng(1), schools=40, pupils_per_school=40, cohorts=3)
+    >>> roles = {"pupil": "pupil", "school": "school", "cohort": "cohort", "outcome": "outcome", "prior": ["prior"],
+    ...          "sen_status": "sen_status"}
+    >>> drift = fit_drift(sv.Cohort.from_pandas(years.pupils, roles, synthetic=True), context="prior", horizon=1)
+    >>> drift.forecast["cohort"].unique().tolist(), len(drift.averages)
+    (['2021/22'], 120)
+    """
+    (chosen,) = check_contexts([context])
+    if draws < 2 or seed < 0:
+        raise InputError(f"draws must be 2 or more and seed 0 or more, not {draws} and {seed}")
+    name = _estimator(estimator, need)
+    check_cohort(cohort, baseline="not stated").raise_if_failed()
+    profile = cohort.profile(prior_knots)
+    columns = context_columns(cohort, profile)
+    if need is not None:
+        _refuse_other_records(need, read_labels(cohort, profile, columns))
+    attrs = {"seed": seed, "engine": "reml", "unit": unit, "synthetic": int(cohort.synthetic)}
+    estimates = estimates_by_year(year_groups(cohort, profile), columns, need, name, chosen, attrs=attrs)
+    return estimate_drift(
+        estimates,
+        rng=year_generator(seed, name),
+        horizon=horizon,
+        average=average,
+        beyond=beyond,
+        draws=draws,
+        coverage=coverage,
+    )
+
+
+def _estimator(wanted: str | None, need: Need | None) -> str:
+    name = wanted or ("labelled" if need is None else headline(need.estimators))
+    if name not in ESTIMATORS:
+        raise NotSupportedError(f"no estimator {name!r}; there are {', '.join(ESTIMATORS)}.")
+    return name
 
 
 def _refuse_other_records(need: Need, given: LabelRecords) -> None:

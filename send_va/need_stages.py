@@ -26,23 +26,19 @@ from send_va.records.design_columns import Context
 from send_va.stage_files import csv_writer, load_effects, save_fit, stage_files
 from send_va.stage_inputs import StageInputs
 from send_va.study import Study
-from send_va.study_check import wanted_estimators
+from send_va.study_check import headline, wanted_estimators
 from send_va.value_added.assumption_ranges import assumption_ranges
 from send_va.value_added.feeder_sorting import estimate_feeder_sorting, feeders_differ
 from send_va.value_added.fit_result import ValueAddedFit
 from send_va.value_added.need_fit import fit_need
 from send_va.value_added.pupil_design import PupilDesign, pupil_design
+from send_va.year_stages import year_stages
 
 IDENTIFICATION_NOTE = "stage-identification"
 _DONE = "stage-need.json"
 _LABEL_FREE_DRAWS = 40  # ``p0`` hangs on national coefficients only, which hardly vary between draws
 _LEAST_SHARE = 0.05  # of feeders' leniency that is need, below which the range over it says nothing
 _FORM_STREAM, _VALUE_ADDED_STREAM = 11, 12  # spawn keys of generators, apart from those of the labelled estimator
-
-
-def headline(estimators: Sequence[str]) -> str:
-    """The estimator that is shown first: the one with no label the rated school set, where there is one."""
-    return next(name for name in ("entry", "standardised", "label_free", "labelled") if name in estimators)
 
 
 def need_stages(inputs: StageInputs) -> list[SchoolEffects]:
@@ -79,6 +75,9 @@ def need_stages(inputs: StageInputs) -> list[SchoolEffects]:
             effects += [load_effects(directory, name, context) for context in contexts]
     with progress.stage("what labels cannot tell") as tick:
         _write_ranges(inputs, need, design, effects, tick, share)
+    del design  # years read one of their own
+    named = study.value_added.estimators
+    year_stages(inputs, need, [*possible, *(["labelled"] if named is None or "labelled" in named else [])])
     directory.write(_DONE, lambda path: path.write_text(json.dumps(possible)))
     return effects
 

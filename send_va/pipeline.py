@@ -17,8 +17,9 @@ from send_va.effects import SchoolEffects
 from send_va.errors import ConvergenceError, InputError, NotSupportedError
 from send_va.estimation import read_cohort
 from send_va.labelled_stages import labelled_stages
-from send_va.need_stages import IDENTIFICATION_NOTE, headline, need_stages
+from send_va.need_stages import IDENTIFICATION_NOTE, need_stages
 from send_va.progress import Progress
+from send_va.publish.drift_figure import drift_figure
 from send_va.publish.figure_style import save_svg_png
 from send_va.publish.figures import save_figures
 from send_va.publish.lottery_figure import identification_shares
@@ -30,8 +31,9 @@ from send_va.run_directory import RunDirectory, refuse_foreign
 from send_va.stage_files import TABLES, csv_writer, stage_files
 from send_va.stage_inputs import StageInputs
 from send_va.study import Study, load_study, validated
-from send_va.study_check import check_study, wanted_estimators
+from send_va.study_check import check_study, headline, wanted_estimators
 from send_va.value_added.disagreement import disagreements
+from send_va.year_stages import YEAR_TABLES, YEARS_NOTE, wants_years, year_stages
 
 _ORDER = ("entry", "standardised", "labelled", "label_free")  # headline first
 _LOTTERY_CAUTION = (
@@ -119,7 +121,7 @@ def run(
     cohort = read_cohort(study)
     wanted = wanted_estimators(study, cohort)
     stages = 3 + (1 + len(contexts)) * _labelled(study) + (4 + len(wanted)) * bool(wanted)
-    progress = Progress(stages, quiet=quiet)
+    progress = Progress(stages + wants_years(study, cohort), quiet=quiet)
     with progress.stage("check the records"):
         check_study(study, cohort).raise_if_failed()
     versions = installed_versions()
@@ -154,6 +156,7 @@ def _stages(inputs: StageInputs, versions: dict[str, str]) -> Run:
             title=". ".join(filter(None, [study.study.title, _OVER_RANGE if assumed else ""])),
         )
         _draw_lottery(study, directory)
+        _draw_drift(study, directory)
     record = manifest(
         versions=versions,
         seed=study.study.seed,
@@ -193,6 +196,15 @@ def _draw_lottery(study: Study, directory: RunDirectory) -> None:
     save_svg_png(figure, directory.work / "figures" / "identification_lottery")
 
 
+def _draw_drift(study: Study, directory: RunDirectory) -> None:
+    """Draw how long effects last, if the run looked over cohorts."""
+    if not directory.has(*(f"{name}.csv" for name in YEAR_TABLES)):
+        return
+    tables = [pd.read_csv(directory.work / f"{name}.csv", dtype={"school": str}) for name in YEAR_TABLES]
+    figure = drift_figure(*tables, unit=study.outcome.unit, synthetic=study.study.synthetic, title=study.study.title)
+    save_svg_png(figure, directory.work / "figures" / "drift")
+
+
 def _overridden(study: Study, draws: int | None, seed: int | None) -> Study:
     if draws is not None:
         study = replace(study, value_added=replace(study.value_added, draws=draws))
@@ -211,6 +223,8 @@ def _estimate(inputs: StageInputs) -> list[SchoolEffects]:
     effects = need_stages(inputs)
     if _labelled(study):
         effects += labelled_stages(inputs)
+    if not wanted_estimators(study, inputs.cohort):
+        year_stages(inputs, None, ("labelled",))
     effects.sort(key=lambda part: _ORDER.index(str(part.attrs["estimator"])))
     notes = {}
     if directory.has(f"{IDENTIFICATION_NOTE}.json"):
@@ -219,6 +233,8 @@ def _estimate(inputs: StageInputs) -> list[SchoolEffects]:
     for estimator, context in done:
         file = directory.work / stage_files(estimator, context)[1]
         notes[f"{estimator}, {context}"] = json.loads(file.read_text())
+    if directory.has(f"{YEARS_NOTE}.json"):
+        notes["years"] = json.loads((directory.work / f"{YEARS_NOTE}.json").read_text())
     notes["records"] = {"converged": True, "notes": _notes_on_records(inputs.cohort, effects)}
     for name in TABLES:
         parts = [pd.read_csv(directory.work / f"stage-{name}-{a}-{b}.csv") for a, b in done]

@@ -13,6 +13,7 @@ from typing import Any
 
 from send_va.errors import Failure, StudyError
 from send_va.records.roles import Roles, SenCodes
+from send_va.study_years import YearsSection
 
 ESTIMATORS = ("labelled", "standardised", "entry", "label_free")
 CONTEXTS = ("prior", "cva", "composition")
@@ -178,6 +179,7 @@ class Study:
     prior: PriorSection = field(default_factory=PriorSection)
     value_added: ValueAddedSection = field(default_factory=ValueAddedSection)
     identification: IdentificationSection = field(default_factory=IdentificationSection)
+    years: YearsSection = field(default_factory=YearsSection)
     publication: PublicationSection = field(default_factory=PublicationSection)
     folder: Path = field(default=Path(), compare=False)
 
@@ -215,6 +217,7 @@ _TYPED = {
     "prior": PriorSection,
     "value_added": ValueAddedSection,
     "identification": IdentificationSection,
+    "years": YearsSection,
     "publication": PublicationSection,
 }
 _FREE = ("roles", "columns", "sen")
@@ -373,7 +376,8 @@ def _out_of_range(sections: Mapping[str, Any]) -> list[Failure]:
         ),
     )
     failures += [Failure(rule, column=key, values=(repr(value),)) for good, key, rule, value in checks if not good]
-    return failures + _identification_out_of_range(sections["identification"])
+    years: YearsSection = sections["years"]
+    return failures + _identification_out_of_range(sections["identification"]) + years.failures(ESTIMATORS)
 
 
 def _identification_out_of_range(given: IdentificationSection) -> list[Failure]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from send_va.errors import Failure
 from send_va.identification.identified import LabelCounts, check_labels
@@ -10,6 +10,7 @@ from send_va.identification.need import NEED_ESTIMATORS, why_not
 from send_va.records.check import CheckReport, check_cohort
 from send_va.records.reader import Cohort
 from send_va.study import Study
+from send_va.value_added.year_groups import n_years
 
 
 def check_study(study: Study, cohort: Cohort) -> CheckReport:
@@ -47,7 +48,7 @@ def check_study(study: Study, cohort: Cohort) -> CheckReport:
     >>> [(failure.column, failure.rule) for failure in check_study(study, cohort).errors]
     [('exclusions', 'cannot predict need: exclusions are decided by the rated school')]
     """
-    report = check_cohort(cohort, baseline=study.prior.baseline)
+    report = check_cohort(cohort, baseline=study.prior.baseline).with_failures(check_years(study, cohort))
     named = study.value_added.estimators
     if named is not None and not set(named) & set(NEED_ESTIMATORS):
         return report
@@ -56,6 +57,11 @@ def check_study(study: Study, cohort: Cohort) -> CheckReport:
     if not report.errors and all(failure.level == "warning" for failure in found):
         found += _left_over(study, cohort, counts)
     return report.with_failures(found)
+
+
+def headline(estimators: Sequence[str]) -> str:
+    """The estimator that is shown first: the one with no label the rated school set, where there is one."""
+    return next(name for name in ("entry", "standardised", "label_free", "labelled") if name in estimators)
 
 
 def wanted_estimators(study: Study, cohort: Cohort) -> tuple[str, ...]:
@@ -89,3 +95,17 @@ def _left_over(study: Study, cohort: Cohort, counts: LabelCounts) -> Iterator[Fa
     for name in missing:
         remedy = "It is left out." if level == "warning" else "Nothing is left to estimate: name other estimators."
         yield Failure(why_not(name).rstrip("."), "value_added.estimators", remedy=remedy, level=level)
+
+
+def check_years(study: Study, cohort: Cohort) -> tuple[Failure, ...]:
+    """What keeps a study that asks for a forecast from getting one."""
+    if not study.years.forecast:
+        return ()
+    if cohort.roles.cohort is None:
+        remedy = 'Name the column of the academic year: cohort = "cohort" under [roles].'
+        return (Failure("is true, but the records have no role cohort", "years.forecast", remedy=remedy),)
+    found = n_years(cohort)
+    if found < 2:
+        remedy = "Give the records of two cohorts or more, or leave the key out."
+        return (Failure(f"is true, but the records are of {found} academic year", "years.forecast", remedy=remedy),)
+    return ()

@@ -238,6 +238,22 @@ class CollapsedPosterior:
             )
 
 
+def prior_draws(model: CollapsedModel, count: int, rng: np.random.Generator) -> CollapsedPosterior:
+    """Draw from the prior, in the form of a posterior with one chain."""
+    drawn = model.scales.draw(rng, count)
+    none = xr.Dataset({"diverging": (("chain", "draw"), np.zeros((1, count), dtype=bool))})
+    return CollapsedPosterior(
+        model,
+        drawn.beta[None],
+        drawn.group_cov[None],
+        drawn.outer_sd[None],
+        drawn.residual_sd[None],
+        none,
+        Sampling(),
+        0,
+    )
+
+
 def root_of(covariance: FloatArray) -> FloatArray:
     """Lower-triangular factor; a variance of (nearly) zero is allowed."""
     size = np.diag(covariance)

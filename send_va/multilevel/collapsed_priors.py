@@ -83,6 +83,8 @@ class PriorScales:
     outer_sd : array, shape (q2,)
     correlation : float
     residual_sd : float
+    strata : int
+        How many residual SDs there are.
     """
 
     mean: FloatArray
@@ -91,6 +93,7 @@ class PriorScales:
     outer_sd: FloatArray
     correlation: float
     residual_sd: float
+    strata: int
 
     @classmethod
     def of(cls, priors: Priors, data: CollapsedData) -> PriorScales:
@@ -117,6 +120,7 @@ class PriorScales:
             outer_sd=np.full(len(data.outer_effects), priors.outer_sd * outcome),
             correlation=priors.correlation,
             residual_sd=priors.residual_sd * outcome,
+            strata=len(data.strata),
         )
 
     def log_density(
@@ -130,3 +134,71 @@ class PriorScales:
             "outer_sd": np.asarray(halfnorm.logpdf(outer_sd, scale=self.outer_sd)).sum(axis=-1),
             "residual_sd": np.asarray(halfnorm.logpdf(residual_sd, scale=self.residual_sd)).sum(axis=-1),
         }
+
+    def draw(self, rng: np.random.Generator, count: int) -> PriorDraws:
+        """Draw `count` parameter vectors from the prior."""
+        q = len(self.group_sd)
+        sd = np.abs(rng.standard_normal((count, q))) * self.group_sd
+        corr = lkj_correlations(rng, count, q, self.correlation)
+        return PriorDraws(
+            beta=self.mean + self.sd * rng.standard_normal((count, len(self.mean))),
+            group_cov=sd[:, :, None] * corr * sd[:, None, :],
+            outer_sd=np.abs(rng.standard_normal((count, len(self.outer_sd)))) * self.outer_sd,
+            residual_sd=np.abs(rng.standard_normal((count, self.strata))) * self.residual_sd,
+        )
+
+
+@dataclass(frozen=True)
+class PriorDraws:
+    """Draws of all parameters from their prior.
+
+    Attributes
+    ----------
+    beta : array, shape (draws, p)
+    group_cov : array, shape (draws, q, q)
+    outer_sd : array, shape (draws, q2)
+    residual_sd : array, shape (draws, S)
+    """
+
+    beta: FloatArray
+    group_cov: FloatArray
+    outer_sd: FloatArray
+    residual_sd: FloatArray
+
+
+def lkj_correlations(rng: np.random.Generator, count: int, size: int, shape: float) -> FloatArray:
+    """Draw correlation matrices from the LKJ distribution, by their partial correlations.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    count, size : int
+        How many matrices, of how many variables.
+    shape : float
+        1 is uniform; larger values discourage large correlations.
+
+    Returns
+    -------
+    array, shape (count, size, size)
+
+    References
+    ----------
+    Lewandowski, Kurowicka & Joe (2009), doi:10.1016/j.jmva.2009.04.008, section 2.4.
+
+    Examples
+    --------
+    >>> drawn = lkj_correlations(np.random.default_rng(1), 20_000, 3, 2.0)
+    >>> bool(abs(drawn[:, 0, 1].var() - 1 / 6) < 0.005)  # Beta(2.5, 2.5) on (-1, 1)
+    True
+    """
+    root = np.zeros((count, size, size))
+    root[:, 0, 0] = 1.0
+    for a in range(1, size):
+        left = np.ones(count)
+        for b in range(a):
+            beta = shape + (size - 2 - b) / 2.0
+            partial = 2.0 * rng.beta(beta, beta, count) - 1.0
+            root[:, a, b] = partial * np.sqrt(left)
+            left = left * (1.0 - partial**2)
+        root[:, a, a] = np.sqrt(left)
+    return np.asarray(root @ root.transpose(0, 2, 1))

@@ -5,5 +5,16 @@ from send_va.records.simulator.cohort import SimulatedCohort, simulate
 from send_va.records.simulator.files import write_cohort
 from send_va.records.simulator.geography import GEOGRAPHIES
 from send_va.records.simulator.scenarios import SCENARIOS, Scenario
+from send_va.records.simulator.years import SimulatedYears, simulate_years
 
-__all__ = ["GEOGRAPHIES", "SCENARIOS", "Scenario", "SimulatedCohort", "calibration_table", "simulate", "write_cohort"]
+__all__ = [
+    "GEOGRAPHIES",
+    "SCENARIOS",
+    "Scenario",
+    "SimulatedCohort",
+    "SimulatedYears",
+    "calibration_table",
+    "simulate",
+    "simulate_years",
+    "write_cohort",
+]

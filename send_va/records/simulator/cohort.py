@@ -96,7 +96,7 @@ class SimulatedCohort:
 
 
 @dataclass(frozen=True)
-class _Membership:
+class Membership:
     """Indices of the school and feeder of every pupil, and whether the feeder is far; shapes (n,)."""
 
     school: Ints
@@ -162,12 +162,12 @@ def simulate(
     world = find_scenario(scenario) if isinstance(scenario, str) else scenario
     travel = find_geography(geography)
     mean_size = world.pupils_per_school if pupils_per_school is None else pupils_per_school
-    _check_sizes(schools, mean_size)
-    seed = _seed_of(rng)
+    check_sizes(schools, mean_size)
+    seed = seed_of(rng)
 
     places = draw_map(rng, schools)
-    school = np.repeat(np.arange(schools), _school_sizes(rng, world, schools, mean_size))
-    at = _Membership(school, *assign_feeders(rng, places, travel, school))
+    school = np.repeat(np.arange(schools), school_sizes(rng, world, schools, mean_size))
+    at = Membership(school, *assign_feeders(rng, places, travel, school))
     background = draw_background(rng, places, at.school, at.feeder)
     leniency = draw_leniency(rng, world, places)
     effects = draw_effects(rng, world, leniency)
@@ -181,7 +181,7 @@ def simulate(
         rng, world, expected_outcome(background), prior_deviation, effects, need, labels, has_need, at.school
     )
     total = total_effects(world, places, leniency, effects, labels, has_need)
-    pupils = _pupil_table(rng, world, places, at, background, labels, outcomes.points)
+    pupils = pupil_table(rng, world, places, at, background, labels, outcomes.points)
     scale = (world.outcome_sd, float(outcomes.points.std(ddof=1)), float(background.prior.std(ddof=1)))
     return SimulatedCohort(
         pupils=pupils,
@@ -208,7 +208,7 @@ def simulate(
 
 
 def _summary(
-    at: _Membership, background: Background, labels: Labels, outcomes: Outcomes, has_need: Bools
+    at: Membership, background: Background, labels: Labels, outcomes: Outcomes, has_need: Bools
 ) -> dict[str, object]:
     return {
         "pupil_sd": float(outcomes.points.std(ddof=1)),
@@ -221,7 +221,8 @@ def _summary(
     }
 
 
-def _check_sizes(schools: int, mean_size: float) -> None:
+def check_sizes(schools: int, mean_size: float) -> None:
+    """Refuse worlds too small for labels and feeders to be told apart."""
     for column, value, least in (
         ("schools", schools, _FEWEST_SCHOOLS),
         ("pupils_per_school", mean_size, _FEWEST_PUPILS),
@@ -237,7 +238,7 @@ def _check_sizes(schools: int, mean_size: float) -> None:
             )
 
 
-def _seed_of(rng: np.random.Generator) -> str:
+def seed_of(rng: np.random.Generator) -> str:
     """Name the seed: the entropy of the generator, and its place among spawned generators if it has one."""
     sequence = getattr(rng.bit_generator, "seed_seq", None)
     if sequence is None:
@@ -246,7 +247,8 @@ def _seed_of(rng: np.random.Generator) -> str:
     return f"{sequence.entropy}{spawned}"
 
 
-def _school_sizes(rng: np.random.Generator, scenario: Scenario, schools: int, mean: float) -> Ints:
+def school_sizes(rng: np.random.Generator, scenario: Scenario, schools: int, mean: float) -> Ints:
+    """Draw the number of pupils of every school."""
     sd = scenario.pupils_per_school_sd * mean / scenario.pupils_per_school
     shape = (mean / sd) ** 2
     sizes = rng.gamma(shape, mean / shape, schools).round()
@@ -258,15 +260,16 @@ def _words(choices: tuple[str, ...], index: Ints) -> pd.Series[str]:
     return pd.Series(pd.Categorical.from_codes(index, categories=pd.Index(choices))).astype("str")
 
 
-def _pupil_table(
+def pupil_table(
     rng: np.random.Generator,
     scenario: Scenario,
     places: MapOfSchools,
-    at: _Membership,
+    at: Membership,
     background: Background,
     labels: Labels,
     points: Floats,
 ) -> pd.DataFrame:
+    """Lay out what a study sees, one row a pupil."""
     n = len(points)
     entry = _words(_STATUS, labels.entry)
     if scenario.entry_missing_share > 0:
@@ -296,7 +299,7 @@ def _pupil_table(
 
 def _school_table(
     places: MapOfSchools,
-    at: _Membership,
+    at: Membership,
     leniency: Leniency,
     effects: Effects,
     intake_need: Floats,
@@ -329,7 +332,7 @@ def _school_table(
     )
 
 
-def _feeder_table(places: MapOfSchools, at: _Membership, leniency: Leniency, local_need: Floats) -> pd.DataFrame:
+def _feeder_table(places: MapOfSchools, at: Membership, leniency: Leniency, local_need: Floats) -> pd.DataFrame:
     n_feeders = len(local_need)
     return pd.DataFrame(
         {
@@ -355,7 +358,7 @@ def _la_table(leniency: Leniency) -> pd.DataFrame:
     )
 
 
-def _top_five_share(at: _Membership) -> float:
+def _top_five_share(at: Membership) -> float:
     n_feeders = int(at.feeder.max()) + 1
     pairs, count = np.unique(at.school * n_feeders + at.feeder, return_counts=True)
     school = pairs // n_feeders

@@ -14,6 +14,7 @@ from send_va.errors import BrokenRule, InputError
 
 if TYPE_CHECKING:
     from send_va.records.simulator.cohort import SimulatedCohort
+    from send_va.records.simulator.years import SimulatedYears
 
 PUPILS_FILE = "pupils.parquet"
 TRUTH_FILE = "truth.csv"
@@ -52,7 +53,7 @@ contexts = ["prior", "cva", "composition"]
 """
 
 
-def write_cohort(simulated: SimulatedCohort, directory: str | Path) -> Path:
+def write_cohort(simulated: SimulatedCohort | SimulatedYears, directory: str | Path) -> Path:
     """Write a synthetic cohort as `pupils.parquet`, `truth.csv` and a `study.toml` that can be run.
 
     The three files appear together or not at all: they are written to a temporary directory beside `directory`, which
@@ -60,8 +61,8 @@ def write_cohort(simulated: SimulatedCohort, directory: str | Path) -> Path:
 
     Parameters
     ----------
-    simulated : SimulatedCohort
-        The cohort. Its pupil-level truth is not written.
+    simulated : SimulatedCohort or SimulatedYears
+        The cohort, or several. Its pupil-level truth is not written.
     directory : str or Path
         A new or empty directory, or one that holds a previous simulation and nothing else, which is replaced.
 
@@ -145,7 +146,7 @@ def _is_simulation(target: Path) -> bool:
     return isinstance(about, dict) and about.get("synthetic") is True
 
 
-def _write_files(simulated: SimulatedCohort, directory: Path) -> None:
+def _write_files(simulated: SimulatedCohort | SimulatedYears, directory: Path) -> None:
     title = str(simulated.attrs["title"])
     metadata = {"title": title, "synthetic": "true"}
     table = pa.Table.from_pandas(simulated.pupils, preserve_index=False).replace_schema_metadata(metadata)

@@ -1,0 +1,143 @@
+"""Whether chains agree: R-hat, effective draws, Monte-Carlo error and divergences, against stated limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from send_va.errors import InputError
+from send_va.multilevel.collapsed_posterior import CollapsedPosterior
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Beyond which a posterior is not used.
+
+    Attributes
+    ----------
+    rhat : float
+        Largest R-hat of a parameter (rank-normalised, split).
+    ess : float
+        Fewest effective draws of a parameter, in bulk and in the tails: a hundred for each of four chains.
+    mcse : float
+        Largest Monte-Carlo error of a posterior mean, as a share of the posterior SD.
+    divergences : float
+        Largest share of draws that diverged.
+
+    References
+    ----------
+    Vehtari, Gelman, Simpson, Carpenter & Burkner (2021), doi:10.1214/20-BA1221.
+    """
+
+    rhat: float = 1.01
+    ess: float = 400.0
+    mcse: float = 0.05
+    divergences: float = 0.001
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """What the chains of one posterior say of each other.
+
+    Attributes
+    ----------
+    table : DataFrame
+        parameter, mean, sd, mcse, ess_bulk, ess_tail, rhat, diagnosis (``converged`` or what fails).
+    divergences : int
+    draws : int
+        Over all chains.
+    limits : Limits
+    """
+
+    table: pd.DataFrame
+    divergences: int
+    draws: int
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What fails the limits, in words; empty where nothing does."""
+        bad = self.table[self.table["diagnosis"] != "converged"]
+        said = [f"{name}: {why}" for name, why in zip(bad["parameter"], bad["diagnosis"], strict=True)]
+        if self.divergences > self.limits.divergences * self.draws:
+            said.append(f"{self.divergences:,} of {self.draws:,} draws diverged: raise target_accept")
+        return tuple(said)
+
+    @property
+    def converged(self) -> bool:
+        """Whether everything is within the limits."""
+        return not self.failures
+
+    def __str__(self) -> str:
+        """One sentence, with the worst values."""
+        worst = self.table
+        return (
+            f"{'converged' if self.converged else 'NOT converged'}: R-hat at most {worst['rhat'].max():.3f}, at least "
+            f"{worst[['ess_bulk', 'ess_tail']].min(axis=None):,.0f} effective of {self.draws:,} draws, "
+            f"{self.divergences:,} divergences"
+        )
+
+
+def check_convergence(posterior: CollapsedPosterior, limits: Limits | None = None) -> Convergence:
+    """Compare the chains of a posterior.
+
+    Parameters
+    ----------
+    posterior : CollapsedPosterior
+    limits : Limits, optional
+
+    Returns
+    -------
+    Convergence
+        Use the posterior only where ``converged``: otherwise its draws are not draws from the model.
+
+    Raises
+    ------
+    InputError
+        One chain only, which nothing can be compared with.
+    """
+    import arviz_stats
+
+    if posterior.shape[0] < 2:
+        raise InputError("one chain cannot be compared with another", "Sample at least two.")
+    limits = Limits() if limits is None else limits
+    dataset = posterior.parameters()
+    rows = []
+    bulk, tail = arviz_stats.ess(dataset, method="bulk"), arviz_stats.ess(dataset, method="tail")
+    rhat, mcse = arviz_stats.rhat(dataset), arviz_stats.mcse(dataset)
+    for name, values in dataset.data_vars.items():
+        draws = values.to_numpy()
+        for at in np.ndindex(*draws.shape[2:]):
+            if name == "group_corr" and at[0] <= at[1]:
+                continue
+            own = draws[(slice(None), slice(None), *at)]
+            row = {
+                "parameter": _label(
+                    str(name), [str(values.coords[d].to_numpy()[k]) for d, k in zip(values.dims[2:], at)]
+                ),
+                "mean": float(own.mean()),
+                "sd": float(own.std(ddof=1)),
+            }
+            measured = {"mcse": mcse, "ess_bulk": bulk, "ess_tail": tail, "rhat": rhat}
+            row |= {key: float(table[name].to_numpy()[at]) for key, table in measured.items()}
+            rows.append(row | {"diagnosis": _diagnosis(row, limits)})
+    diverging = posterior.sample_stats["diverging"].to_numpy()
+    return Convergence(pd.DataFrame(rows), int(diverging.sum()), int(diverging.size), limits)
+
+
+def _label(name: str, at: list[str]) -> str:
+    return f"{name}[{', '.join(at)}]" if at else name
+
+
+def _diagnosis(row: dict[str, float], limits: Limits) -> str:
+    said = []
+    if not row["rhat"] <= limits.rhat:
+        said.append(f"chains disagree (R-hat {row['rhat']:.3f} above {limits.rhat})")
+    least = min(row["ess_bulk"], row["ess_tail"])
+    if not least >= limits.ess:
+        said.append(f"too few effective draws ({least:,.0f} below {limits.ess:,.0f})")
+    if not row["mcse"] <= limits.mcse * row["sd"]:
+        said.append(f"Monte-Carlo error above {limits.mcse:.0%} of the posterior SD")
+    return "; ".join(said) or "converged"
