@@ -168,7 +168,7 @@ def pupil_parameters(posterior: Any) -> dict[str, np.ndarray]:
 
 
 def bambi_model(data: pd.DataFrame, scales: PriorScales, form: str) -> Any:
-    """bambi's own PyMC model of the formula."""
+    """Build the PyMC model that bambi makes of the formula."""
     import bambi
 
     def normal(at: int) -> Any:

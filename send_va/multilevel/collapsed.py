@@ -130,7 +130,7 @@ class CollapsedModel:
 
         data, scales, start, q = self.data, self.scales, self.start, len(self.data.effects)
         likelihood: Any = MarginalLikelihood(self.products.arrays(data))
-        with pm.Model(coords=self._coords()) as model:
+        with pm.Model(coords=self.coords) as model:
             white = self.whitening
             w = pm.Normal(
                 "w", white.prior_mean, white.prior_sd, dims="coefficient", initval=np.zeros(len(data.columns))
@@ -151,7 +151,9 @@ class CollapsedModel:
             pm.Potential("marginal_likelihood", likelihood(*parameters)[0] + self.constant)
         return BuiltModel(model, likelihood, parameters, self.constant)
 
-    def _coords(self) -> dict[str, list[str]]:
+    @property
+    def coords(self) -> dict[str, list[str]]:
+        """Names along every dimension of the parameters."""
         effects = list(self.data.effects)
         return {
             "coefficient": list(self.data.columns),
