@@ -59,18 +59,22 @@ class Run:
 
     @property
     def ess(self) -> float:
+        """Fewest effective draws of a parameter, in bulk."""
         return min(
             float(array_stats.ess(x, chain_axis=0, draw_axis=1, method="bulk")) for x in self.parameters.values()
         )
 
     @property
     def rhat(self) -> float:
+        """Largest R-hat of a parameter."""
         return max(float(array_stats.rhat(x, chain_axis=0, draw_axis=1)) for x in self.parameters.values())
 
     def mcse(self, name: str) -> float:
+        """Monte Carlo standard error of a mean."""
         return float(array_stats.mcse(self.parameters[name], chain_axis=0, draw_axis=1, method="mean"))
 
     def line(self) -> str:
+        """Row of the table."""
         rates = f"{self.ess / self.sampling:12.2f} {self.ess / self.whole:12.2f}"
         times = f"{self.sampling:10.1f} {self.whole:8.1f}"
         return f"{self.name:32s} {times} {self.ess:8.0f} {rates} {self.rhat:7.3f} {self.divergences:5d}"

@@ -9,7 +9,8 @@ import numpy as np
 
 from send_va.errors import InputError
 from send_va.multilevel.collapsed_data import CollapsedData, WhitenedProducts, Whitening
-from send_va.multilevel.collapsed_kernels import EFFECTS, value_and_gradient, workspace
+from send_va.multilevel.collapsed_gradient import value_and_gradient
+from send_va.multilevel.collapsed_kernels import EFFECTS, workspace
 from send_va.multilevel.collapsed_priors import Priors, PriorScales
 from send_va.multilevel.crossproducts import FloatArray
 

@@ -1,8 +1,8 @@
-r"""The posterior density of a collapsed model over unconstrained space, compiled: priors, likelihood and gradient at once.
+r"""The posterior density of a collapsed model over unconstrained space, compiled, with its gradient.
 
 The coordinates are those of the model in PyMC, in its order: ``w``, signed SDs of effects, rows of the factor of their
-correlations, logarithms of residual SDs, signed SDs of the outer level. A row of the factor is ``v = (x, 1) / |(x, 1)|``,
-so that with the LKJ density of shape ``h`` over n effects and the Jacobian of this map
+correlations, logarithms of residual SDs, signed SDs of the outer level. A row of the factor is
+``v = (x, 1) / |(x, 1)|``, so that with the LKJ density of shape ``h`` over n effects and the Jacobian of this map
 
     log p(x) = -(n + 2 h - 1) / 2 * sum over rows of log(1 + |x|^2).
 """
@@ -15,7 +15,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from send_va.multilevel.collapsed_kernels import EFFECTS, Work, value_and_gradient, workspace
+from send_va.multilevel.collapsed_gradient import value_and_gradient
+from send_va.multilevel.collapsed_kernels import EFFECTS, Work, workspace
 from send_va.multilevel.crossproducts import FloatArray
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def log_density(
         Of the LKJ prior.
     residual_scale : float
     r0, re, zz, c0, ce, cee, records, parent, work
-        As in :func:`send_va.multilevel.collapsed_kernels.value_and_gradient`.
+        As in :func:`send_va.multilevel.collapsed_gradient.value_and_gradient`.
     """
     p, q, strata, above = len(mean), len(places), len(records), len(outer_at)
     at_corr, at_residual = p + q, p + q + q * (q - 1) // 2

@@ -1,7 +1,7 @@
 """Sampling of collapsed models by NUTS, by nutpie or by PyMC itself: named, never guessed.
 
-nutpie samples the density of :mod:`send_va.multilevel.collapsed_density`, compiled by numba and kept between runs: there
-is no graph to compile. PyMC samples the same model stated in PyMC.
+nutpie samples the density of :mod:`send_va.multilevel.collapsed_density`, compiled by numba and kept between runs:
+there is no graph to compile. PyMC samples the same model stated in PyMC.
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ def _by_pymc(model: CollapsedModel, sampling: Sampling, seed: int) -> xr.DataTre
     return tree
 
 
-def _by_nutpie(model: CollapsedModel, sampling: Sampling, seed: int, progress: Callable[[int], None] | None) -> xr.DataTree:
+def _by_nutpie(
+    model: CollapsedModel, sampling: Sampling, seed: int, progress: Callable[[int], None] | None
+) -> xr.DataTree:
     try:
         import nutpie
         from nutpie.compiled_pyfunc import from_pyfunc
