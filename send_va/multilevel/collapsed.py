@@ -9,7 +9,8 @@ import numpy as np
 
 from send_va.errors import InputError
 from send_va.multilevel.collapsed_data import CollapsedData, WhitenedProducts, Whitening
-from send_va.multilevel.collapsed_kernels import EFFECTS, value_and_gradient, workspace
+from send_va.multilevel.collapsed_gradient import value_and_gradient
+from send_va.multilevel.collapsed_kernels import EFFECTS, workspace
 from send_va.multilevel.collapsed_priors import Priors, PriorScales
 from send_va.multilevel.crossproducts import FloatArray
 
@@ -130,7 +131,7 @@ class CollapsedModel:
 
         data, scales, start, q = self.data, self.scales, self.start, len(self.data.effects)
         likelihood: Any = MarginalLikelihood(self.products.arrays(data))
-        with pm.Model(coords=self._coords()) as model:
+        with pm.Model(coords=self.coords) as model:
             white = self.whitening
             w = pm.Normal(
                 "w", white.prior_mean, white.prior_sd, dims="coefficient", initval=np.zeros(len(data.columns))
@@ -151,7 +152,9 @@ class CollapsedModel:
             pm.Potential("marginal_likelihood", likelihood(*parameters)[0] + self.constant)
         return BuiltModel(model, likelihood, parameters, self.constant)
 
-    def _coords(self) -> dict[str, list[str]]:
+    @property
+    def coords(self) -> dict[str, list[str]]:
+        """Names along every dimension of the parameters."""
         effects = list(self.data.effects)
         return {
             "coefficient": list(self.data.columns),

@@ -49,13 +49,16 @@ def workspace(groups: int, strata: int) -> Work:
     right, weights : array, shape (groups, S, 3)
         ``Z'd`` by stratum, and the derivative by it.
     scratch : array, shape (8, 3, 3)
+    kept : array, shape (groups, 27)
+        Of :mod:`send_va.multilevel.collapsed_gradient`.
     """
     matrices = [np.zeros((groups, EFFECTS, EFFECTS)) for _ in range(3)]
     vectors = [np.zeros((groups, EFFECTS)) for _ in range(2)]
     scalars = [np.zeros(groups) for _ in range(2)]
     by_stratum = [np.zeros((groups, strata, EFFECTS)) for _ in range(2)]
     scratch = np.zeros((8, EFFECTS, EFFECTS))
-    return (matrices[0], vectors[0], matrices[1], matrices[2], vectors[1], *scalars, *by_stratum, scratch)
+    kept = np.zeros((groups, 27))
+    return (matrices[0], vectors[0], matrices[1], matrices[2], vectors[1], *scalars, *by_stratum, scratch, kept)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)
@@ -103,7 +106,7 @@ def forward(
     work : tuple of array
         From :func:`workspace`.
     """
-    square, summed, kernel, spread, modes, logdet, explained, right, _, scratch = work
+    square, summed, kernel, spread, modes, logdet, explained, right, _, scratch, _ = work
     n, strata = right.shape[0], right.shape[1]
     root = scratch[0]
     for j in range(n):
@@ -169,103 +172,6 @@ def residual_products(r0: FloatArray, re: FloatArray, w: FloatArray, work: Work)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)
-def value_and_gradient(
-    w: FloatArray,
-    lower: FloatArray,
-    variance: FloatArray,
-    outer_sd: FloatArray,
-    r0: FloatArray,
-    re: FloatArray,
-    zz: FloatArray,
-    c0: FloatArray,
-    ce: FloatArray,
-    cee: FloatArray,
-    records: FloatArray,
-    parent: NDArray[np.int64],
-    work: Work,
-) -> tuple[float, FloatArray, FloatArray, FloatArray, FloatArray]:  # pragma: no cover (compiled)
-    """Marginal log-likelihood but for its constant, and its gradient by the first four arguments.
-
-    Parameters
-    ----------
-    w : array, shape (p,)
-    lower : array, shape (3, 3)
-        ``L``.
-    variance : array, shape (S,)
-    outer_sd : array, shape (3,)
-        Zero for effects that the outer level does not have.
-    r0, re, zz : array, shapes (groups, S, 3), (groups, S, 3, p) and (groups, S, 3, 3)
-    c0, ce, cee : array, shapes (S,), (S, p) and (S, p, p)
-    records : array, shape (S,)
-    parent : integer array, shape (groups,)
-        Outer group of each group; empty without an outer level.
-    work : tuple of array
-        From :func:`workspace`; one a thread.
-    """
-    n, strata, q, p = re.shape
-    precision = 1.0 / variance
-    residual_products(r0, re, w, work)
-    forward(zz, precision, lower, work)
-    square, summed, kernel, _, modes, logdet, explained, right, weights, scratch = work
-    total = logdet.sum() - explained.sum()
-    by_w, by_precision, by_outer = np.zeros(p), np.zeros(strata), np.zeros(EFFECTS)
-    for s in range(strata):
-        turned = np.dot(cee[s], w)
-        squares = c0[s] + 2.0 * np.dot(ce[s], w) + np.dot(w, turned)
-        total += precision[s] * squares - records[s] * np.log(precision[s])
-        by_precision[s] = squares - records[s] / precision[s]
-        by_w += 2.0 * precision[s] * (ce[s] + turned)
-    nested = len(parent) > 0
-    outer_cov, outer_mean = np.zeros((1, EFFECTS, EFFECTS)), np.zeros((1, EFFECTS))
-    if nested:
-        value, outer_cov, outer_mean = outer_level(work, outer_sd, parent, by_outer)
-        total += value
-    by_covariance, cov, mean, score = np.zeros((EFFECTS, EFFECTS)), scratch[4], scratch[5, 0], scratch[5, 1]
-    keep, half = scratch[1], scratch[2]
-    for j in range(n):
-        at = parent[j] if nested else 0
-        total_effect(j, at, square, kernel, modes, outer_cov, outer_mean, keep, half, cov, mean)
-        _add_by_covariance(j, square, summed, cov, mean, half, score, by_covariance)
-        for s in range(strata):
-            change = 0.0
-            for a in range(EFFECTS):
-                weights[j, s, a] = -2.0 * precision[s] * mean[a]
-                change -= 2.0 * mean[a] * right[j, s, a]
-                for b in range(EFFECTS):
-                    change += (cov[a, b] + mean[a] * mean[b]) * zz[j, s, a, b]
-            by_precision[s] += change
-    for a in range(EFFECTS):
-        for b in range(a):
-            by_covariance[b, a] = by_covariance[a, b]
-    by_w += np.dot(weights.reshape(n * strata * q), re.reshape(n * strata * q, p))
-    by_lower = 2.0 * np.dot(by_covariance, lower)
-    by_variance = -by_precision * precision**2
-    return -0.5 * total, -0.5 * by_w, -0.5 * by_lower, -0.5 * by_variance, -0.5 * by_outer
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)
-def outer_level(
-    work: Work, outer_sd: FloatArray, parent: NDArray[np.int64], by_outer: FloatArray
-) -> tuple[float, FloatArray, FloatArray]:  # pragma: no cover (compiled)
-    """Eliminate the outer level; returns its terms, and covariance and mean of the outer effects; fills `by_outer`."""
-    count = parent.max() + 1
-    top, top_right = np.zeros((count, EFFECTS, EFFECTS)), np.zeros((count, EFFECTS))
-    outer_sums(work, parent, top, top_right)
-    own, spread, mean = np.zeros_like(top), np.zeros_like(top), np.zeros_like(top_right)
-    lower, root = np.diag(outer_sd), np.zeros((EFFECTS, EFFECTS))
-    value = 0.0
-    for g in range(count):
-        value += factorise(top, lower, own, spread, root, g)
-        mean[g] = np.dot(own[g], top_right[g])
-        value -= np.dot(mean[g], top_right[g])
-        left = top[g] - np.dot(np.dot(top[g], own[g]), top[g])
-        score = top_right[g] - np.dot(top[g], mean[g])
-        for a in range(EFFECTS):
-            by_outer[a] += 2.0 * outer_sd[a] * (left[a, a] - score[a] ** 2)
-    return value, own, mean
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)
 def total_effect(
     j: int,
     at: int,
@@ -307,35 +213,6 @@ def total_effect(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)
-def _add_by_covariance(
-    j: int,
-    square: FloatArray,
-    summed: FloatArray,
-    cov: FloatArray,
-    mean: FloatArray,
-    half: FloatArray,
-    score: FloatArray,
-    out: FloatArray,
-) -> None:  # pragma: no cover (compiled)
-    """Add ``A - A C A - g g'`` of group j to the lower triangle of `out`; `half`, `score` are scratch."""
-    for a in range(EFFECTS):
-        rest = summed[j, a]
-        for b in range(EFFECTS):
-            rest -= square[j, a, b] * mean[b]
-            value = 0.0
-            for c in range(EFFECTS):
-                value += square[j, a, c] * cov[c, b]
-            half[a, b] = value
-        score[a] = rest
-    for a in range(EFFECTS):
-        for b in range(a + 1):
-            value = square[j, a, b] - score[a] * score[b]
-            for c in range(EFFECTS):
-                value -= half[a, c] * square[j, c, b]
-            out[a, b] += value
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)
 def draw_effects_at(
     precision: FloatArray,
     lower: FloatArray,
@@ -354,7 +231,7 @@ def draw_effects_at(
     Parameters
     ----------
     precision, lower, outer_sd, zz, parent
-        As in :func:`value_and_gradient`; ``right`` of `work` is read.
+        As in :func:`send_va.multilevel.collapsed_gradient.value_and_gradient`; ``right`` of `work` is read.
     work : tuple of array
     noise, outer_noise : array, shapes (groups, 3) and (outer, 3)
         Standard normal.
@@ -410,7 +287,7 @@ def log_likelihood_by_group(
     out : array, shape (groups,)
     """
     forward(zz, precision, lower, work)
-    square, summed, kernel, spread, modes, logdet, explained, right, weights, scratch = work
+    square, summed, kernel, spread, modes, logdet, explained, right, weights, scratch, kept = work
     n = len(out)
     for j in range(n):
         out[j] = -0.5 * (squares[j] + logdet[j] - explained[j])
@@ -438,6 +315,7 @@ def log_likelihood_by_group(
             right[j : j + 1],
             weights[j : j + 1],
             scratch,
+            kept[j : j + 1],
         )
         outer_sums(part, one, rest, rest_right)
         rest[0] = top[g] - rest[0]

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 
-from send_va.multilevel.collapsed_kernels import value_and_gradient, workspace
+from send_va.multilevel.collapsed_gradient import value_and_gradient
+from send_va.multilevel.collapsed_kernels import workspace
 
 
 class MarginalLikelihood(Op):  # type: ignore[misc]
     """Log-likelihood of a nested Gaussian model with effects of groups integrated out, and its gradient.
 
     Inputs are ``w``, ``lower``, ``variance`` and ``outer_sd`` of
-    :func:`send_va.multilevel.collapsed_kernels.value_and_gradient`; outputs are its own: the gradient comes out with
+    :func:`send_va.multilevel.collapsed_gradient.value_and_gradient`; outputs are its own: the gradient comes out with
     the value, so that one pass over groups serves both.
 
     Attributes

@@ -324,7 +324,7 @@ def sample_posterior(
     if seed < 0:
         raise InputError(f"the seed must be 0 or more, not {seed}")
     sampling = Sampling() if sampling is None else sampling
-    tree = sample(model.build(), sampling, seed, progress)
+    tree = sample(model, sampling, seed, progress)
     posterior = tree["posterior"].to_dataset()
     signed = posterior["group_sd_signed"].to_numpy()
     lower = signed[..., None] * (

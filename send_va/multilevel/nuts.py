@@ -1,7 +1,7 @@
 """Sampling of collapsed models by NUTS, by nutpie or by PyMC itself: named, never guessed.
 
-With nutpie, priors and transformations of the PyMC model are compiled by JAX (a second or two) and the likelihood by
-numba, in a kernel that is cached between runs. Compiling the whole graph with either takes longer, and samples slower.
+nutpie samples the density of :mod:`send_va.multilevel.collapsed_density`, compiled by numba and kept between runs:
+there is no graph to compile. PyMC samples the same model stated in PyMC.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import numpy as np
 import xarray as xr
 
 from send_va.errors import InputError, NotSupportedError
+from send_va.multilevel.collapsed_density import CollapsedDensity
 
 if TYPE_CHECKING:
-    from send_va.multilevel.collapsed import BuiltModel
+    from send_va.multilevel.collapsed import CollapsedModel
 
 Sampler = Literal["nutpie", "pymc"]
 SAMPLERS: tuple[Sampler, ...] = ("nutpie", "pymc")
@@ -63,13 +64,13 @@ class Sampling:
 
 
 def sample(
-    built: BuiltModel, sampling: Sampling, seed: int, progress: Callable[[int], None] | None = None
+    model: CollapsedModel, sampling: Sampling, seed: int, progress: Callable[[int], None] | None = None
 ) -> xr.DataTree:
-    """Sample a built model.
+    """Sample a collapsed model.
 
     Parameters
     ----------
-    built : BuiltModel
+    model : CollapsedModel
     sampling : Sampling
     seed : int
         Same seed, same draws, whatever the number of cores.
@@ -84,16 +85,16 @@ def sample(
     Raises
     ------
     NotSupportedError
-        nutpie or JAX is not installed.
+        nutpie is not installed.
     KeyboardInterrupt
         Sampling was interrupted: a part of the draws is no result.
     """
     if sampling.sampler == "pymc":
-        return _by_pymc(built, sampling, seed)
-    return _by_nutpie(built, sampling, seed, progress)
+        return _by_pymc(model, sampling, seed)
+    return _by_nutpie(model, sampling, seed, progress)
 
 
-def _by_pymc(built: BuiltModel, sampling: Sampling, seed: int) -> xr.DataTree:
+def _by_pymc(model: CollapsedModel, sampling: Sampling, seed: int) -> xr.DataTree:
     import pymc as pm
 
     with warnings.catch_warnings():
@@ -106,7 +107,7 @@ def _by_pymc(built: BuiltModel, sampling: Sampling, seed: int) -> xr.DataTree:
             random_seed=seed,
             nuts_sampler="pymc",
             target_accept=sampling.target_accept,
-            model=built.model,
+            model=model.build().model,
             progressbar=False,
             quiet=True,
             compute_convergence_checks=False,
@@ -115,28 +116,26 @@ def _by_pymc(built: BuiltModel, sampling: Sampling, seed: int) -> xr.DataTree:
     return tree
 
 
-def _by_nutpie(built: BuiltModel, sampling: Sampling, seed: int, progress: Callable[[int], None] | None) -> xr.DataTree:
-    os.environ.setdefault("NPROC", "1")  # read by XLA when it starts: chains run side by side, one thread for each
+def _by_nutpie(
+    model: CollapsedModel, sampling: Sampling, seed: int, progress: Callable[[int], None] | None
+) -> xr.DataTree:
     try:
-        import jax
         import nutpie
         from nutpie.compiled_pyfunc import from_pyfunc
     except ImportError as error:
         raise NotSupportedError(
             f'{error.name} is not installed; run pip install "send-va[bayes]", or choose sampler "pymc", which is slow.'
         ) from error
-    config: Any = jax.config
-    config.update("jax_enable_x64", True)
-    density = SplitDensity(built)
+    density = CollapsedDensity(model)
     compiled = from_pyfunc(
         density.size,
-        lambda: density.value_and_gradient,
-        lambda *_: density.constrained,
+        density.of_thread,
+        lambda *_: density.natural,
         [np.dtype(np.float64)] * len(density.names),
         density.shapes,
         density.names,
-        coords={name: list(values) for name, values in built.model.coords.items()},
-        dims={name: tuple(built.model.named_vars_to_dims.get(name, ())) for name in density.names},
+        coords=model.coords,
+        dims=dict(zip(density.names, density.dims, strict=True)),
         make_initial_point_fn=density.initial_point,
     )
 
@@ -161,76 +160,3 @@ def _by_nutpie(built: BuiltModel, sampling: Sampling, seed: int, progress: Calla
     if done["draw"] < sampling.draws or done["chain"] < sampling.chains:
         raise KeyboardInterrupt
     return tree
-
-
-class SplitDensity:
-    """Log density of a built model over unconstrained space: priors by JAX, likelihood by its own kernel.
-
-    Attributes
-    ----------
-    size : int
-        Dimensions of the unconstrained space.
-    names : list of str
-        Free variables, in their natural space.
-    shapes : list of tuple
-        Of these variables.
-    """
-
-    def __init__(self, built: BuiltModel) -> None:
-        import jax
-        import jax.numpy as jnp
-        from pymc.sampling.jax import get_jaxified_graph
-
-        model = built.model
-        self._evaluate, self._constant = built.likelihood.evaluate, built.constant
-        self._start = model.initial_point()
-        values = [model.rvs_to_values[variable] for variable in model.free_RVs]
-        places = [self._start[value.name].shape for value in values]
-        self.size = sum(int(np.prod(place)) for place in places)
-        self.names = [variable.name for variable in model.free_RVs]
-        self._value_names = [value.name for value in values]
-        prior = model.logp(vars=model.free_RVs, sum=True)
-        parameters = model.replace_rvs_by_values(list(built.parameters))
-        natural = model.replace_rvs_by_values(list(model.free_RVs))
-        graph = get_jaxified_graph(inputs=values, outputs=[prior, *parameters])
-        expanded = get_jaxified_graph(inputs=values, outputs=natural)
-
-        def split(x: Any) -> list[Any]:
-            parts, at = [], 0
-            for place in places:
-                size = int(np.prod(place))
-                parts.append(jnp.reshape(x[at : at + size], place))
-                at += size
-            return parts
-
-        def forward(x: Any) -> Any:
-            return graph(*split(x))
-
-        def backward(x: Any, cotangents: Any) -> Any:
-            return jax.vjp(forward, x)[1](cotangents)[0]
-
-        self._forward = jax.jit(forward)
-        self._backward = jax.jit(backward)
-        self._expand = jax.jit(lambda x: expanded(*split(x)))
-        self.shapes = [np.shape(value) for value in self._expand(np.zeros(self.size))]
-
-    def value_and_gradient(self, x: Any) -> tuple[float, Any]:
-        """Log density at a point of unconstrained space (size,), and its gradient."""
-        prior, *parameters = self._forward(x)
-        value, *gradients = self._evaluate(*parameters)
-        gradient = self._backward(x, (np.ones(()), *gradients))
-        return float(prior) + float(value) + self._constant, np.array(gradient, dtype=np.float64)
-
-    def constrained(self, x: Any) -> dict[str, Any]:
-        """Free variables in their natural space at a point of unconstrained space."""
-        values = self._expand(x)
-        return {name: np.array(value, dtype=np.float64) for name, value in zip(self.names, values, strict=True)}
-
-    def initial_point(self, seed: int) -> Any:
-        """Start of one chain: the model's own, coefficients moved by two of their posterior SDs at random."""
-        rng = np.random.default_rng(seed)
-        parts = []
-        for name in self._value_names:
-            value = np.ravel(self._start[name]).astype(np.float64)
-            parts.append(value + (rng.uniform(-2.0, 2.0, len(value)) if name == "w" else 0.0))
-        return np.concatenate(parts)
