@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,8 +70,18 @@ class CollapsedModel:
     products: WhitenedProducts
 
     @classmethod
-    def of(cls, data: CollapsedData, start: Start, priors: Priors | None = None) -> CollapsedModel:
+    def of(
+        cls, data: CollapsedData, start: Start, priors: Priors | None = None, *, scales: PriorScales | None = None
+    ) -> CollapsedModel:
         """Put priors on the scale of the outcome and change to coordinates that are easy to sample.
+
+        Parameters
+        ----------
+        data : CollapsedData
+        start : Start
+        priors : Priors, optional
+        scales : PriorScales, optional
+            The priors themselves, where they must not depend on the outcomes of `data`: for simulated outcomes.
 
         Raises
         ------
@@ -79,9 +89,25 @@ class CollapsedModel:
             A constant outcome or column; a start that is not finite.
         """
         priors = Priors() if priors is None else priors
-        scales = PriorScales.of(priors, data)
+        scales = PriorScales.of(priors, data) if scales is None else scales
         whitening = Whitening.of(scales.mean, scales.sd, start.beta, np.linalg.inv(start.beta_cov))
         return cls(data, priors, scales, start, whitening, WhitenedProducts.of(data, whitening))
+
+    def with_data(self, data: CollapsedData) -> CollapsedModel:
+        """Take other outcomes of the same design, with the same priors, in the same coordinates.
+
+        Coordinates are a matter of convenience: a :class:`send_va.multilevel.nuts.SplitDensity` of one model serves
+        all that differ in their data only.
+
+        Raises
+        ------
+        InputError
+            Columns, effects, strata or groups are not the same.
+        """
+        for name in ("columns", "effects", "strata", "groups", "outer", "outer_effects"):
+            if getattr(data, name) != getattr(self.data, name):
+                raise InputError(f"the {name.replace('_', ' ')} of the data are not those of the model")
+        return replace(self, data=data, products=WhitenedProducts.of(data, self.whitening))
 
     @property
     def constant(self) -> float:

@@ -20,7 +20,7 @@ from send_va.multilevel.collapsed_kernels import (
     workspace,
 )
 from send_va.multilevel.crossproducts import FloatArray
-from send_va.multilevel.nuts import Sampling, sample
+from send_va.multilevel.nuts import Sampling, SplitDensity, sample
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 _BLOCK = 64  # draws whose sums of squares are worked out together
@@ -250,6 +250,7 @@ def sample_posterior(
     *,
     seed: int,
     progress: Callable[[int], None] | None = None,
+    compiled: SplitDensity | None = None,
 ) -> CollapsedPosterior:
     """Sample the parameters of a collapsed model by NUTS.
 
@@ -261,6 +262,8 @@ def sample_posterior(
         Same seed, same draws.
     progress : callable, optional
         Called with the number of draws done.
+    compiled : SplitDensity, optional
+        The model's density, where it is compiled already: see :meth:`send_va.multilevel.nuts.SplitDensity.with_data`.
 
     Returns
     -------
@@ -296,7 +299,7 @@ def sample_posterior(
     if seed < 0:
         raise InputError(f"the seed must be 0 or more, not {seed}")
     sampling = Sampling() if sampling is None else sampling
-    tree = sample(model.build(), sampling, seed, progress)
+    tree = sample(model.build() if compiled is None else compiled, sampling, seed, progress)
     posterior = tree["posterior"].to_dataset()
     signed = posterior["group_sd_signed"].to_numpy()
     lower = signed[..., None] * (

@@ -72,6 +72,27 @@ class Priors:
 
 
 @dataclass(frozen=True)
+class PriorDraws:
+    """Parameters drawn from their prior, in outcome units.
+
+    Attributes
+    ----------
+    beta : array, shape (draws, p)
+        Coefficients of the centred columns.
+    group_sd : array, shape (draws, q)
+    group_corr : array, shape (draws, q, q)
+    outer_sd : array, shape (draws, q2)
+    residual_sd : array, shape (draws, S)
+    """
+
+    beta: FloatArray
+    group_sd: FloatArray
+    group_corr: FloatArray
+    outer_sd: FloatArray
+    residual_sd: FloatArray
+
+
+@dataclass(frozen=True)
 class PriorScales:
     """Priors of one data set, in outcome units.
 
@@ -83,6 +104,8 @@ class PriorScales:
     outer_sd : array, shape (q2,)
     correlation : float
     residual_sd : float
+    strata : int
+        Residual SDs, S.
     """
 
     mean: FloatArray
@@ -91,6 +114,7 @@ class PriorScales:
     outer_sd: FloatArray
     correlation: float
     residual_sd: float
+    strata: int = 1
 
     @classmethod
     def of(cls, priors: Priors, data: CollapsedData) -> PriorScales:
@@ -117,6 +141,40 @@ class PriorScales:
             outer_sd=np.full(len(data.outer_effects), priors.outer_sd * outcome),
             correlation=priors.correlation,
             residual_sd=priors.residual_sd * outcome,
+            strata=len(data.strata),
+        )
+
+    def draw(self, rng: np.random.Generator, count: int) -> PriorDraws:
+        """Draw parameters from their prior.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        count : int
+
+        Returns
+        -------
+        PriorDraws
+
+        Raises
+        ------
+        InputError
+            `count` below one.
+
+        Examples
+        --------
+        >>> scales = PriorScales(np.zeros(1), np.ones(1), np.full(2, 0.5), np.zeros(0), 2.0, 1.0)
+        >>> scales.draw(np.random.default_rng(1), 3).group_corr.shape
+        (3, 2, 2)
+        """
+        if count < 1:
+            raise InputError(f"draws must be at least 1, not {count}")
+        return PriorDraws(
+            beta=self.mean + self.sd * rng.standard_normal((count, len(self.mean))),
+            group_sd=self.group_sd * np.abs(rng.standard_normal((count, len(self.group_sd)))),
+            group_corr=lkj_correlations(rng, count, len(self.group_sd), self.correlation),
+            outer_sd=self.outer_sd * np.abs(rng.standard_normal((count, len(self.outer_sd)))),
+            residual_sd=self.residual_sd * np.abs(rng.standard_normal((count, self.strata))),
         )
 
     def log_density(
@@ -130,3 +188,24 @@ class PriorScales:
             "outer_sd": np.asarray(halfnorm.logpdf(outer_sd, scale=self.outer_sd)).sum(axis=-1),
             "residual_sd": np.asarray(halfnorm.logpdf(residual_sd, scale=self.residual_sd)).sum(axis=-1),
         }
+
+
+def lkj_correlations(rng: np.random.Generator, count: int, q: int, shape: float) -> FloatArray:
+    """Draw correlation matrices (count, q, q) from the LKJ distribution, by their partial correlations.
+
+    Each correlation is ``2 Beta(a, a) - 1`` with ``a = shape + q / 2 - 1``.
+
+    References
+    ----------
+    Lewandowski, Kurowicka & Joe (2009), doi:10.1016/j.jmva.2009.04.008, section 2.4.
+    """
+    lower = np.zeros((count, q, q))
+    left = np.ones((count, q))  # of each row's squared length
+    for column in range(q):
+        lower[:, column, column] = np.sqrt(left[:, column])
+        below = slice(column + 1, q)
+        size = shape + 0.5 * (q - 2 - column)
+        partial = 2.0 * rng.beta(size, size, (count, max(q - 1 - column, 0))) - 1.0 if column + 1 < q else 0.0
+        lower[:, below, column] = partial * np.sqrt(left[:, below])
+        left[:, below] -= lower[:, below, column] ** 2
+    return np.asarray(lower @ np.swapaxes(lower, -1, -2))

@@ -6,6 +6,7 @@ numba, in a kernel that is cached between runs. Compiling the whole graph with e
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Callable
@@ -16,13 +17,15 @@ import numpy as np
 import xarray as xr
 
 from send_va.errors import InputError, NotSupportedError
+from send_va.multilevel.crossproducts import FloatArray
 
 if TYPE_CHECKING:
-    from send_va.multilevel.collapsed import BuiltModel
+    from send_va.multilevel.collapsed import BuiltModel, CollapsedModel
 
 Sampler = Literal["nutpie", "pymc"]
 SAMPLERS: tuple[Sampler, ...] = ("nutpie", "pymc")
 _FRAME_RATE = 500  # milliseconds between reports of progress
+_ONE = np.ones(1)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Sampling:
         Draws that adapt step size and mass matrix, by chain; thrown away.
     target_accept : float
         Raise it where there are divergences.
+    cores : int, optional
+        Chains that run at the same time: by default as many as there are cores. Draws do not depend on it.
     """
 
     sampler: Sampler = "nutpie"
@@ -48,6 +53,7 @@ class Sampling:
     draws: int = 500
     tune: int = 300
     target_accept: float = 0.8
+    cores: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be sampled."""
@@ -60,16 +66,19 @@ class Sampling:
             )
         if not 0.5 <= self.target_accept < 1.0:
             raise InputError(f"target_accept must lie between 0.5 and 1, not {self.target_accept}")
+        if self.cores is not None and self.cores < 1:
+            raise InputError(f"cores must be 1 or more, not {self.cores}")
 
 
 def sample(
-    built: BuiltModel, sampling: Sampling, seed: int, progress: Callable[[int], None] | None = None
+    built: BuiltModel | SplitDensity, sampling: Sampling, seed: int, progress: Callable[[int], None] | None = None
 ) -> xr.DataTree:
     """Sample a built model.
 
     Parameters
     ----------
-    built : BuiltModel
+    built : BuiltModel or SplitDensity
+        A density that is compiled already saves a second or two; for nutpie only.
     sampling : Sampling
     seed : int
         Same seed, same draws, whatever the number of cores.
@@ -89,6 +98,8 @@ def sample(
         Sampling was interrupted: a part of the draws is no result.
     """
     if sampling.sampler == "pymc":
+        if isinstance(built, SplitDensity):
+            raise InputError("PyMC's own sampler takes a built model, not a compiled density")
         return _by_pymc(built, sampling, seed)
     return _by_nutpie(built, sampling, seed, progress)
 
@@ -115,18 +126,15 @@ def _by_pymc(built: BuiltModel, sampling: Sampling, seed: int) -> xr.DataTree:
     return tree
 
 
-def _by_nutpie(built: BuiltModel, sampling: Sampling, seed: int, progress: Callable[[int], None] | None) -> xr.DataTree:
+def _by_nutpie(
+    built: BuiltModel | SplitDensity, sampling: Sampling, seed: int, progress: Callable[[int], None] | None
+) -> xr.DataTree:
     try:
-        import jax
         import nutpie
         from nutpie.compiled_pyfunc import from_pyfunc
     except ImportError as error:
-        raise NotSupportedError(
-            f'{error.name} is not installed; run pip install "send-va[bayes]", or choose sampler "pymc", which is slow.'
-        ) from error
-    config: Any = jax.config
-    config.update("jax_enable_x64", True)
-    density = SplitDensity(built)
+        raise _absent(error) from error
+    density = built if isinstance(built, SplitDensity) else SplitDensity(built)
     compiled = from_pyfunc(
         density.size,
         lambda: density.value_and_gradient,
@@ -134,8 +142,8 @@ def _by_nutpie(built: BuiltModel, sampling: Sampling, seed: int, progress: Calla
         [np.dtype(np.float64)] * len(density.names),
         density.shapes,
         density.names,
-        coords={name: list(values) for name, values in built.model.coords.items()},
-        dims={name: tuple(built.model.named_vars_to_dims.get(name, ())) for name in density.names},
+        coords=density.coords,
+        dims=density.dims,
         make_initial_point_fn=density.initial_point,
     )
 
@@ -148,7 +156,7 @@ def _by_nutpie(built: BuiltModel, sampling: Sampling, seed: int, progress: Calla
         draws=sampling.draws,
         tune=sampling.tune,
         chains=sampling.chains,
-        cores=min(sampling.chains, os.cpu_count() or 1),
+        cores=min(sampling.chains, sampling.cores or os.cpu_count() or 1),
         seed=seed,
         save_warmup=False,
         progress_bar=False,
@@ -162,6 +170,12 @@ def _by_nutpie(built: BuiltModel, sampling: Sampling, seed: int, progress: Calla
     return tree
 
 
+def _absent(error: ImportError) -> NotSupportedError:
+    return NotSupportedError(
+        f'{error.name} is not installed; run pip install "send-va[bayes]", or choose sampler "pymc", which is slow.'
+    )
+
+
 class SplitDensity:
     """Log density of a built model over unconstrained space: priors by JAX, likelihood by its own kernel.
 
@@ -173,13 +187,25 @@ class SplitDensity:
         Free variables, in their natural space.
     shapes : list of tuple
         Of these variables.
+    coords, dims : dict
+        Labels of dimensions, and dimensions of these variables.
+
+    Raises
+    ------
+    NotSupportedError
+        JAX is not installed.
     """
 
     def __init__(self, built: BuiltModel) -> None:
-        import jax
-        import jax.numpy as jnp
+        try:
+            import jax
+            import jax.numpy as jnp
+        except ImportError as error:
+            raise _absent(error) from error
         from pymc.sampling.jax import get_jaxified_graph
 
+        config: Any = jax.config
+        config.update("jax_enable_x64", True)
         model = built.model
         self._evaluate, self._constant = built.likelihood.evaluate, built.constant
         self._start = model.initial_point()
@@ -187,6 +213,8 @@ class SplitDensity:
         places = [self._start[value.name].shape for value in values]
         self.size = sum(int(np.prod(place)) for place in places)
         self.names = [variable.name for variable in model.free_RVs]
+        self.coords = {name: list(labels) for name, labels in model.coords.items()}
+        self.dims = {name: tuple(model.named_vars_to_dims.get(name, ())) for name in self.names}
         self._value_names = [value.name for value in values]
         prior = model.logp(vars=model.free_RVs, sum=True)
         parameters = model.replace_rvs_by_values(list(built.parameters))
@@ -202,23 +230,50 @@ class SplitDensity:
                 at += size
             return parts
 
-        def forward(x: Any) -> Any:
+        def natural_parts(x: Any) -> Any:
             return graph(*split(x))
+
+        def forward(x: Any) -> Any:
+            return jnp.concatenate([jnp.ravel(part) for part in natural_parts(x)])
 
         def backward(x: Any, cotangents: Any) -> Any:
             return jax.vjp(forward, x)[1](cotangents)[0]
 
-        self._forward = jax.jit(forward)
+        given = [part.shape for part in jax.eval_shape(natural_parts, np.zeros(self.size))[1:]]
+        self._places = [(place, int(np.prod(place))) for place in given]
+        self._forward = jax.jit(forward)  # one array out, and one in below: handing over several costs more than this
         self._backward = jax.jit(backward)
         self._expand = jax.jit(lambda x: expanded(*split(x)))
         self.shapes = [np.shape(value) for value in self._expand(np.zeros(self.size))]
 
+    def with_data(self, model: CollapsedModel, start: FloatArray) -> SplitDensity:
+        """Take the likelihood of other data of the same design, without compiling anything anew.
+
+        Parameters
+        ----------
+        model : CollapsedModel
+            From :meth:`send_va.multilevel.collapsed.CollapsedModel.with_data` of the model this density was built of.
+        start : array, shape (p,)
+            Coordinates of the coefficients around which chains begin.
+        """
+        from send_va.multilevel.collapsed_op import MarginalLikelihood
+
+        other = copy.copy(self)
+        other._evaluate = MarginalLikelihood(model.products.arrays(model.data)).evaluate
+        other._constant = model.constant
+        other._start = self._start | {"w": start}
+        return other
+
     def value_and_gradient(self, x: Any) -> tuple[float, Any]:
         """Log density at a point of unconstrained space (size,), and its gradient."""
-        prior, *parameters = self._forward(x)
+        packed = np.asarray(self._forward(x))  # the prior, then the likelihood's parameters
+        parameters, at = [], 1
+        for place, size in self._places:
+            parameters.append(packed[at : at + size].reshape(place))
+            at += size
         value, *gradients = self._evaluate(*parameters)
-        gradient = self._backward(x, (np.ones(()), *gradients))
-        return float(prior) + float(value) + self._constant, np.array(gradient, dtype=np.float64)
+        gradient = self._backward(x, np.concatenate([_ONE, *[part.ravel() for part in gradients]]))
+        return float(packed[0] + value + self._constant), np.array(gradient, dtype=np.float64)
 
     def constrained(self, x: Any) -> dict[str, Any]:
         """Free variables in their natural space at a point of unconstrained space."""
