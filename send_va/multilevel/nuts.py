@@ -206,6 +206,7 @@ class SplitDensity:
 
         config: Any = jax.config
         config.update("jax_enable_x64", True)
+        config.update("jax_cpu_enable_async_dispatch", False)  # calls wait for each other anyway
         model = built.model
         self._evaluate, self._constant = built.likelihood.evaluate, built.constant
         self._start = model.initial_point()
@@ -266,7 +267,7 @@ class SplitDensity:
 
     def value_and_gradient(self, x: Any) -> tuple[float, Any]:
         """Log density at a point of unconstrained space (size,), and its gradient."""
-        packed = np.asarray(self._forward(x))  # the prior, then the likelihood's parameters
+        packed = np.array(self._forward(x))  # the prior, then the likelihood's parameters; writable, as kernels know it
         parameters, at = [], 1
         for place, size in self._places:
             parameters.append(packed[at : at + size].reshape(place))
