@@ -275,4 +275,3 @@ def _named(found: CollapsedPosterior, rng: np.random.Generator) -> PosteriorDraw
     diverged = bool(found.sample_stats["diverging"].any())
     problems = (*((DIVERGENCES,) if diverged else ()), *((APART,) if apart.any() else ()))
     return PosteriorDraws(drawn, problems)
-
