@@ -6,8 +6,8 @@ covariance of the group's effects, ``M = L'AL + I``, ``K = L M^-1 L'`` and ``b =
 
     -2 log p = log|V| + d'V^-1 d = [d'Wd - log|W|] + log|M| - r'K r,
 
-and an outer level with columns among Z sees ``A - A K A`` and ``r - A b`` of its groups, added up. Backwards, with ``t``
-and ``P`` the conditional mean and covariance of the outer effects, the sum of both effects of a group has mean
+and an outer level with columns among Z sees ``A - A K A`` and ``r - A b`` of its groups, added up. Backwards, with
+``t`` and ``P`` the conditional mean and covariance of the outer effects, the sum of both effects of a group has mean
 ``f = b + (I - K A) t`` and covariance ``C = K + (I - K A) P (I - A K)``, and -2 log p has the derivatives
 
     by A: C + f f',      by r: -2 f,      by G: A - A C A - g g',      with  g = r - A f.

@@ -33,7 +33,7 @@ SHORT = Sampling(chains=2, draws=60, tune=100)
 
 
 class Dense:
-    """Few enough records for their covariance to be written out: two strata, weights, an outer level with two effects."""
+    """Few records, whose covariance can be written out: two strata, weights, two effects of the outer level."""
 
     def __init__(self, groups: int = 6, size: int = 5, outer: int = 2) -> None:
         rng = np.random.default_rng(4)
@@ -102,10 +102,9 @@ def at_parameters(
 
 
 @cache
-def sampled() -> tuple[CollapsedModel, CollapsedPosterior]:
+def small() -> CollapsedModel:
     data = world(2, groups=12, size=10)
-    model = CollapsedModel.of(data, start(data))
-    return model, sample_posterior(model, Sampling(chains=2, draws=500, tune=250), seed=3)
+    return CollapsedModel.of(data, start(data))
 
 
 @pytest.mark.parametrize("outer", [0, 8])
@@ -200,7 +199,7 @@ def test_log_likelihoods_of_groups_add_up_without_an_outer_level() -> None:
 
 
 def test_same_seed_same_bytes_whatever_the_cores() -> None:
-    model = sampled()[0]
+    model = small()
     first = sample_posterior(model, SHORT, seed=5)
     again = sample_posterior(model, replace(SHORT, cores=1), seed=5)
     other = sample_posterior(model, SHORT, seed=6)
@@ -210,7 +209,7 @@ def test_same_seed_same_bytes_whatever_the_cores() -> None:
 
 
 def test_a_compiled_density_takes_other_data() -> None:
-    model = sampled()[0]
+    model = small()
     data = world(9, groups=12, size=10)
     other = model.with_data(data)
     zero = np.zeros(3)
@@ -224,10 +223,20 @@ def test_a_compiled_density_takes_other_data() -> None:
         model.with_data(world(9, groups=13, size=10))
 
 
+def intercepts_only() -> CollapsedModel:
+    """The smallest model there is, for a sampler that takes milliseconds for every evaluation."""
+    rng, code = np.random.default_rng(1), np.repeat(np.arange(10), 8)
+    y = 0.6 * rng.standard_normal(10)[code] + rng.standard_normal(80)
+    products = cross_products(np.column_stack([np.ones(80), y]), code, 10, ["Intercept", "y"])
+    data = collapsed_data([products], fixed=["Intercept"], random=["Intercept"], outcome="y", groups=range(10))
+    return CollapsedModel.of(data, Start(np.zeros(1), np.eye(1) / 20, np.eye(1) / 4, np.ones(1), np.zeros(0)))
+
+
 def test_pymc_and_nutpie_sample_the_same_posterior() -> None:
     """Means of all parameters within four Monte-Carlo errors of their difference."""
-    model, by_nutpie = sampled()
-    by_pymc = sample_posterior(model, Sampling(sampler="pymc", chains=2, draws=250, tune=250), seed=4)
+    model = intercepts_only()
+    by_nutpie = sample_posterior(model, Sampling(chains=2, draws=500, tune=250), seed=3)
+    by_pymc = sample_posterior(model, Sampling(sampler="pymc", chains=2, draws=100, tune=150), seed=4)
     for name in ("beta", "group_sd", "residual_sd"):
         both = [getattr(found, name) for found in (by_nutpie, by_pymc)]
         sizes = [np.asarray(array_stats.ess(values, chain_axis=0, draw_axis=1)) for values in both]
@@ -305,7 +314,7 @@ def test_lkj_correlations_have_their_marginal_beta(q: int, shape: float) -> None
 
 
 def test_lkj_determinant_has_its_mean() -> None:
-    """Density proportional to det^(shape - 1): of three effects, E det = prod of E(1 - r^2) over partial correlations."""
+    """The determinant is the product of 1 - r^2 over partial correlations, which are independent."""
     drawn = np.linalg.det(lkj_correlations(np.random.default_rng(2), 20_000, 3, 2.0))
     known = (1 - 1 / (2 * 2.5 + 1)) ** 2 * (1 - 1 / (2 * 2.0 + 1))  # Var(2 Beta(a, a) - 1) = 1 / (2 a + 1)
     assert drawn.mean() == pytest.approx(known, abs=4 * drawn.std() / np.sqrt(20_000))
@@ -394,7 +403,7 @@ def test_prior_scales_that_are_none_are_refused(name: str, value: Any) -> None:
 
 
 def test_a_negative_seed_is_refused_and_pymc_takes_no_compiled_density() -> None:
-    model = sampled()[0]
+    model = small()
     with pytest.raises(InputError, match="seed"):
         sample_posterior(model, SHORT, seed=-1)
     density = SplitDensity.__new__(SplitDensity)
