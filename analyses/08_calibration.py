@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from send_va.errors import BoundaryWarning
 from send_va.publish.calibration_figure import coverage_figure, rank_figure
 from send_va.publish.figure_style import save_svg_png
 from send_va.validation.calibration import Calibration, GenerativeModel, SimulatedRanks, calibration, simulated_ranks
+from send_va.validation.collapsed_calibration import collapsed_model
 from send_va.validation.conjugate_model import conjugate_model
 from send_va.validation.coverage import Coverage
 from send_va.validation.cut_coverage import SCENARIOS, cut_cover
@@ -39,14 +40,25 @@ RESULTS = ROOT / "analyses" / "results"
 CELLS = RESULTS / "calibration_cells"
 SEED = 20260801
 BLOCK = 20  # simulations kept together
-# Posteriors to calibrate: what they are called in figures, how to build them, and how many simulations.
+Ranker = Callable[[Sequence[np.random.Generator]], SimulatedRanks]
+
+
+def ranked[Data](model: GenerativeModel[Data]) -> Ranker:
+    """Ranks of one simulation for every generator given."""
+    return lambda rngs: simulated_ranks(model, rngs)
+
+
+# Posteriors to calibrate: what they are called in figures, how to build what ranks them, and how many simulations. What
+# ranks takes one generator a simulation; a study that draws its own takes the first and how many there are.
 CONTROLS = {
-    "exact": ("an exact posterior", lambda: conjugate_model(), 500),
-    "too_narrow": ("a posterior 20 % too narrow", lambda: conjugate_model(sd_factor=0.8), 500),
-    "shifted": ("a posterior shifted by 0.3 SD", lambda: conjugate_model(shift=0.3), 500),
-    "prior_only": ("a posterior that ignores the data", lambda: conjugate_model(ignore_data=True), 500),
+    "exact": ("an exact posterior", lambda: ranked(conjugate_model()), 500),
+    "too_narrow": ("a posterior 20 % too narrow", lambda: ranked(conjugate_model(sd_factor=0.8)), 500),
+    "shifted": ("a posterior shifted by 0.3 SD", lambda: ranked(conjugate_model(shift=0.3)), 500),
+    "prior_only": ("a posterior that ignores the data", lambda: ranked(conjugate_model(ignore_data=True)), 500),
 }
-POSTERIORS: dict[str, tuple[str, Callable[[], GenerativeModel[object]], int]] = {}
+POSTERIORS = {
+    "collapsed": ("the collapsed posterior", lambda: ranked(collapsed_model()), 500),
+}
 WORLDS = (NestedWorld(schools=30), NestedWorld(schools=150))
 REML_SIMULATIONS, CUT_SIMULATIONS = 400, 20
 PARTS = ("controls", *POSTERIORS, "reml", "cut")
@@ -78,12 +90,12 @@ def generators(part: int, simulations: int) -> list[np.random.Generator]:
     return np.random.default_rng(np.random.SeedSequence(SEED, spawn_key=(part,))).spawn(simulations)
 
 
-def calibrated(name: str, part: int, build: Callable[[], GenerativeModel[object]], simulations: int) -> Calibration:
+def calibrated(name: str, part: int, build: Callable[[], Ranker], simulations: int) -> Calibration:
     """Ranks of one posterior, and their test."""
-    rngs, model = generators(part, simulations), build()
+    rngs, ranks = generators(part, simulations), build()
 
     def made(block: list[int]) -> pd.DataFrame:
-        return simulated_ranks(model, [rngs[k] for k in block]).to_frame()
+        return ranks([rngs[k] for k in block]).to_frame()
 
     frame = kept(name, simulations, made)
     return calibration(SimulatedRanks.from_frame(frame, draws=99))
@@ -121,11 +133,16 @@ def cut(simulations: int) -> Coverage:
 
 
 def run_posteriors(
-    chosen: dict[str, tuple[str, Callable[[], GenerativeModel[object]], int]], first: int, simulations: int | None
+    known: dict[str, tuple[str, Callable[[], Ranker], int]],
+    chosen: Sequence[str],
+    first: int,
+    simulations: int | None,
 ) -> dict[str, Calibration]:
-    """Calibrate posteriors and draw each."""
+    """Calibrate the chosen ones of the posteriors known, and draw each."""
     found = {}
-    for k, (name, (subject, build, wanted)) in enumerate(chosen.items()):
+    for k, (name, (subject, build, wanted)) in enumerate(known.items()):
+        if name not in chosen:
+            continue
         result = calibrated(name, first + k, build, simulations or wanted)
         failed = int(result.ranks.failed.sum())
         troubled = sum(bool(kinds) for kinds in result.ranks.problems)
@@ -200,9 +217,9 @@ def main() -> None:
     CELLS.mkdir(parents=True, exist_ok=True)
     (CELLS / "source.txt").open("a", encoding="utf-8").write(f"{source_hash()}\n")
     start = time.monotonic()
-    posteriors = run_posteriors(CONTROLS, 0, chosen.simulations) if "controls" in chosen.only else {}
-    wanted = {name: value for name, value in POSTERIORS.items() if name in chosen.only}
-    posteriors |= run_posteriors(wanted, 50, chosen.simulations)
+    controls = list(CONTROLS) if "controls" in chosen.only else []
+    posteriors = run_posteriors(CONTROLS, controls, 0, chosen.simulations)
+    posteriors |= run_posteriors(POSTERIORS, chosen.only, 50, chosen.simulations)
     covers = {}
     if "reml" in chosen.only:
         covers["reml"] = reml(chosen.simulations or REML_SIMULATIONS)

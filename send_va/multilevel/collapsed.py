@@ -17,8 +17,6 @@ from send_va.multilevel.crossproducts import FloatArray
 if TYPE_CHECKING:
     import pymc as pm
 
-    from send_va.multilevel.collapsed_op import MarginalLikelihood
-
 _LOG_2PI = float(np.log(2.0 * np.pi))
 
 
@@ -71,8 +69,18 @@ class CollapsedModel:
     products: WhitenedProducts
 
     @classmethod
-    def of(cls, data: CollapsedData, start: Start, priors: Priors | None = None) -> CollapsedModel:
+    def of(
+        cls, data: CollapsedData, start: Start, priors: Priors | None = None, *, scales: PriorScales | None = None
+    ) -> CollapsedModel:
         """Put priors on the scale of the outcome and change to coordinates that are easy to sample.
+
+        Parameters
+        ----------
+        data : CollapsedData
+        start : Start
+        priors : Priors, optional
+        scales : PriorScales, optional
+            The priors themselves, where they must not depend on the outcomes of `data`: for simulated outcomes.
 
         Raises
         ------
@@ -80,7 +88,7 @@ class CollapsedModel:
             A constant outcome or column; a start that is not finite.
         """
         priors = Priors() if priors is None else priors
-        scales = PriorScales.of(priors, data)
+        scales = PriorScales.of(priors, data) if scales is None else scales
         whitening = Whitening.of(scales.mean, scales.sd, start.beta, np.linalg.inv(start.beta_cov))
         return cls(data, priors, scales, start, whitening, WhitenedProducts.of(data, whitening))
 
@@ -114,7 +122,7 @@ class CollapsedModel:
         )[0]
         return float(value) + self.constant
 
-    def build(self) -> BuiltModel:
+    def build(self) -> pm.Model:
         """Build the model in PyMC: parameters with their priors, and the marginal likelihood as a potential.
 
         Variables are ``w`` (coordinates of the coefficients), ``group_sd_signed``, ``outer_sd_signed``, ``residual_sd``
@@ -148,9 +156,9 @@ class CollapsedModel:
                 begin = np.sqrt(np.maximum(start.outer_variance, (0.1 * scales.outer_sd) ** 2))
                 signed = pm.Normal("outer_sd_signed", 0.0, scales.outer_sd, dims="outer_effect", initval=begin)
                 outer_sd = pt.set_subtensor(outer_sd[np.array(data.outer_effects)], signed)
-            parameters = (w, lower, residual_sd**2, outer_sd)
-            pm.Potential("marginal_likelihood", likelihood(*parameters)[0] + self.constant)
-        return BuiltModel(model, likelihood, parameters, self.constant)
+            value = likelihood(w, lower, residual_sd**2, outer_sd)[0]
+            pm.Potential("marginal_likelihood", value + self.constant)
+        return model
 
     @property
     def coords(self) -> dict[str, list[str]]:
@@ -163,26 +171,6 @@ class CollapsedModel:
             "outer_effect": [effects[at] for at in self.data.outer_effects],
             "stratum": list(self.data.strata),
         }
-
-
-@dataclass(frozen=True)
-class BuiltModel:
-    """A collapsed model in PyMC.
-
-    Attributes
-    ----------
-    model : pymc.Model
-    likelihood : MarginalLikelihood
-    parameters : tuple of PyTensor variables
-        What the likelihood takes: coordinates, factor, residual variances, outer SDs.
-    constant : float
-        Added to the likelihood.
-    """
-
-    model: pm.Model
-    likelihood: MarginalLikelihood
-    parameters: tuple[Any, ...]
-    constant: float
 
 
 def padded_lower(lower: FloatArray) -> FloatArray:

@@ -253,11 +253,12 @@ class CollapsedPosterior:
 def prior_draws(model: CollapsedModel, count: int, rng: np.random.Generator) -> CollapsedPosterior:
     """Draw from the prior, in the form of a posterior with one chain."""
     drawn = model.scales.draw(rng, count)
+    covariance = drawn.group_sd[:, :, None] * drawn.group_corr * drawn.group_sd[:, None, :]
     none = xr.Dataset({"diverging": (("chain", "draw"), np.zeros((1, count), dtype=bool))})
     return CollapsedPosterior(
         model,
         drawn.beta[None],
-        drawn.group_cov[None],
+        covariance[None],
         drawn.outer_sd[None],
         drawn.residual_sd[None],
         none,

@@ -72,6 +72,27 @@ class Priors:
 
 
 @dataclass(frozen=True)
+class PriorDraws:
+    """Parameters drawn from their prior, in outcome units.
+
+    Attributes
+    ----------
+    beta : array, shape (draws, p)
+        Coefficients of the centred columns.
+    group_sd : array, shape (draws, q)
+    group_corr : array, shape (draws, q, q)
+    outer_sd : array, shape (draws, q2)
+    residual_sd : array, shape (draws, S)
+    """
+
+    beta: FloatArray
+    group_sd: FloatArray
+    group_corr: FloatArray
+    outer_sd: FloatArray
+    residual_sd: FloatArray
+
+
+@dataclass(frozen=True)
 class PriorScales:
     """Priors of one data set, in outcome units.
 
@@ -84,7 +105,7 @@ class PriorScales:
     correlation : float
     residual_sd : float
     strata : int
-        How many residual SDs there are.
+        Residual SDs, S.
     """
 
     mean: FloatArray
@@ -93,7 +114,7 @@ class PriorScales:
     outer_sd: FloatArray
     correlation: float
     residual_sd: float
-    strata: int
+    strata: int = 1
 
     @classmethod
     def of(cls, priors: Priors, data: CollapsedData) -> PriorScales:
@@ -123,6 +144,39 @@ class PriorScales:
             strata=len(data.strata),
         )
 
+    def draw(self, rng: np.random.Generator, count: int) -> PriorDraws:
+        """Draw parameters from their prior.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        count : int
+
+        Returns
+        -------
+        PriorDraws
+
+        Raises
+        ------
+        InputError
+            `count` below one.
+
+        Examples
+        --------
+        >>> scales = PriorScales(np.zeros(1), np.ones(1), np.full(2, 0.5), np.zeros(0), 2.0, 1.0)
+        >>> scales.draw(np.random.default_rng(1), 3).group_corr.shape
+        (3, 2, 2)
+        """
+        if count < 1:
+            raise InputError(f"draws must be at least 1, not {count}")
+        return PriorDraws(
+            beta=self.mean + self.sd * rng.standard_normal((count, len(self.mean))),
+            group_sd=self.group_sd * np.abs(rng.standard_normal((count, len(self.group_sd)))),
+            group_corr=lkj_correlations(rng, count, len(self.group_sd), self.correlation),
+            outer_sd=self.outer_sd * np.abs(rng.standard_normal((count, len(self.outer_sd)))),
+            residual_sd=self.residual_sd * np.abs(rng.standard_normal((count, self.strata))),
+        )
+
     def log_density(
         self, beta: FloatArray, group_sd: FloatArray, corr: FloatArray, outer_sd: FloatArray, residual_sd: FloatArray
     ) -> dict[str, FloatArray]:
@@ -135,70 +189,23 @@ class PriorScales:
             "residual_sd": np.asarray(halfnorm.logpdf(residual_sd, scale=self.residual_sd)).sum(axis=-1),
         }
 
-    def draw(self, rng: np.random.Generator, count: int) -> PriorDraws:
-        """Draw `count` parameter vectors from the prior."""
-        q = len(self.group_sd)
-        sd = np.abs(rng.standard_normal((count, q))) * self.group_sd
-        corr = lkj_correlations(rng, count, q, self.correlation)
-        return PriorDraws(
-            beta=self.mean + self.sd * rng.standard_normal((count, len(self.mean))),
-            group_cov=sd[:, :, None] * corr * sd[:, None, :],
-            outer_sd=np.abs(rng.standard_normal((count, len(self.outer_sd)))) * self.outer_sd,
-            residual_sd=np.abs(rng.standard_normal((count, self.strata))) * self.residual_sd,
-        )
 
+def lkj_correlations(rng: np.random.Generator, count: int, q: int, shape: float) -> FloatArray:
+    """Draw correlation matrices (count, q, q) from the LKJ distribution, by their partial correlations.
 
-@dataclass(frozen=True)
-class PriorDraws:
-    """Draws of all parameters from their prior.
-
-    Attributes
-    ----------
-    beta : array, shape (draws, p)
-    group_cov : array, shape (draws, q, q)
-    outer_sd : array, shape (draws, q2)
-    residual_sd : array, shape (draws, S)
-    """
-
-    beta: FloatArray
-    group_cov: FloatArray
-    outer_sd: FloatArray
-    residual_sd: FloatArray
-
-
-def lkj_correlations(rng: np.random.Generator, count: int, size: int, shape: float) -> FloatArray:
-    """Draw correlation matrices from the LKJ distribution, by their partial correlations.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    count, size : int
-        How many matrices, of how many variables.
-    shape : float
-        1 is uniform; larger values discourage large correlations.
-
-    Returns
-    -------
-    array, shape (count, size, size)
+    Each correlation is ``2 Beta(a, a) - 1`` with ``a = shape + q / 2 - 1``.
 
     References
     ----------
     Lewandowski, Kurowicka & Joe (2009), doi:10.1016/j.jmva.2009.04.008, section 2.4.
-
-    Examples
-    --------
-    >>> drawn = lkj_correlations(np.random.default_rng(1), 20_000, 3, 2.0)
-    >>> bool(abs(drawn[:, 0, 1].var() - 1 / 6) < 0.005)  # Beta(2.5, 2.5) on (-1, 1)
-    True
     """
-    root = np.zeros((count, size, size))
-    root[:, 0, 0] = 1.0
-    for a in range(1, size):
-        left = np.ones(count)
-        for b in range(a):
-            beta = shape + (size - 2 - b) / 2.0
-            partial = 2.0 * rng.beta(beta, beta, count) - 1.0
-            root[:, a, b] = partial * np.sqrt(left)
-            left = left * (1.0 - partial**2)
-        root[:, a, a] = np.sqrt(left)
-    return np.asarray(root @ root.transpose(0, 2, 1))
+    lower = np.zeros((count, q, q))
+    left = np.ones((count, q))  # of each row's squared length
+    for column in range(q):
+        lower[:, column, column] = np.sqrt(left[:, column])
+        below = slice(column + 1, q)
+        size = shape + 0.5 * (q - 2 - column)
+        partial = 2.0 * rng.beta(size, size, (count, max(q - 1 - column, 0))) - 1.0 if column + 1 < q else 0.0
+        lower[:, below, column] = partial * np.sqrt(left[:, below])
+        left[:, below] -= lower[:, below, column] ** 2
+    return np.asarray(lower @ np.swapaxes(lower, -1, -2))

@@ -42,6 +42,8 @@ class Sampling:
         Draws that adapt step size and mass matrix, by chain; thrown away.
     target_accept : float
         Raise it where there are divergences.
+    cores : int, optional
+        Chains that run at the same time: by default as many as there are cores. Draws do not depend on it.
     """
 
     sampler: Sampler = "nutpie"
@@ -49,6 +51,7 @@ class Sampling:
     draws: int = 500
     tune: int = 300
     target_accept: float = 0.8
+    cores: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be sampled."""
@@ -61,6 +64,8 @@ class Sampling:
             )
         if not 0.5 <= self.target_accept < 1.0:
             raise InputError(f"target_accept must lie between 0.5 and 1, not {self.target_accept}")
+        if self.cores is not None and self.cores < 1:
+            raise InputError(f"cores must be 1 or more, not {self.cores}")
 
 
 def sample(
@@ -107,7 +112,7 @@ def _by_pymc(model: CollapsedModel, sampling: Sampling, seed: int) -> xr.DataTre
             random_seed=seed,
             nuts_sampler="pymc",
             target_accept=sampling.target_accept,
-            model=model.build().model,
+            model=model.build(),
             progressbar=False,
             quiet=True,
             compute_convergence_checks=False,
@@ -148,7 +153,7 @@ def _by_nutpie(
         draws=sampling.draws,
         tune=sampling.tune,
         chains=sampling.chains,
-        cores=min(sampling.chains, os.cpu_count() or 1),
+        cores=min(sampling.chains, sampling.cores or os.cpu_count() or 1),
         seed=seed,
         save_warmup=False,
         progress_bar=False,
