@@ -1,7 +1,7 @@
 """The collapsed likelihood with its gradient, in one compiled pass over groups forwards and one backwards.
 
-The algebra is that of :mod:`send_va.multilevel.collapsed_kernels`, whose passes also draw effects. Here every element of
-the matrices of a group is a number of its own: numbers stay in registers, elements of arrays would go through
+The algebra is that of :mod:`send_va.multilevel.collapsed_kernels`, whose passes also draw effects. Here every element
+of the matrices of a group is a number of its own: numbers stay in registers, elements of arrays would go through
 memory, which takes longer than the arithmetic. ``M = U D U'`` needs no square roots.
 """
 
