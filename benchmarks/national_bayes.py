@@ -100,14 +100,12 @@ def fit_and_write(options: argparse.Namespace) -> None:
     done("write")
     table = convergence.table
     steps_a_draw = float(posterior.sample_stats["n_steps"].mean())
-    print(
-        f"{data.n_records:,.0f} pupils, {len(data.groups):,} schools, {len(data.outer)} authorities, "
-        f"{len(fixed)} columns"
-    )
+    size = f"{data.n_records:,.0f} pupils, {len(data.groups):,} schools, {len(data.outer)} authorities"
+    print(f"{size}, {len(fixed)} columns")
     print("seconds (of processor time): " + ", ".join(steps))
     print(
-        f"{options.chains} x {options.draws} draws after {options.tune}, {steps_a_draw:.1f} gradients a draw: least "
-        f"ESS {table['ess_bulk'].min():,.0f} in bulk, {table['ess_tail'].min():,.0f} in tails; R-hat at most "
+        f"{options.chains} x {options.draws} draws after {options.tune}, {steps_a_draw:.1f} gradients a draw: "
+        f"least ESS {table['ess_bulk'].min():,.0f} in bulk, {table['ess_tail'].min():,.0f} in tails; R-hat at most "
         f"{table['rhat'].max():.4f}; {convergence.divergences} divergences"
     )
     worst = table.loc[table[["ess_bulk", "ess_tail"]].min(axis=1).nsmallest(4).index]
