@@ -240,7 +240,7 @@ def _draw_prior(design: NestedDesign, scales: PriorScales, rng: np.random.Genera
     group_cov = drawn.group_corr * drawn.group_sd[:, :, None] * drawn.group_sd[:, None, :]
     spread = group_cov[0, :2, :2] + np.diag(drawn.outer_sd[0] ** 2)
     effects = np.linalg.cholesky(spread) @ rng.standard_normal(2)
-    return Parameters(drawn.beta, group_cov, drawn.outer_sd, drawn.residual_sd, effects[None]).stated()[0]
+    return np.asarray(Parameters(drawn.beta, group_cov, drawn.outer_sd, drawn.residual_sd, effects[None]).stated()[0])
 
 
 def _outcomes(design: NestedDesign, stated: Floats, rng: np.random.Generator) -> Floats:
