@@ -21,6 +21,7 @@ from send_va.multilevel.collapsed_kernels import (
 )
 from send_va.multilevel.crossproducts import FloatArray
 from send_va.multilevel.nuts import Sampling, sample
+from send_va.multilevel.threads import one_blas_thread
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 _BLOCK = 64  # draws whose sums of squares are worked out together
@@ -143,6 +144,7 @@ class CollapsedPosterior:
             self.seed,
         )
 
+    @one_blas_thread
     def effects(self, rng: np.random.Generator) -> EffectDraws:
         """Draw the effects of all groups once for every draw of the parameters, from their exact conditional normal.
 
@@ -273,6 +275,7 @@ def root_of(covariance: FloatArray) -> FloatArray:
     return np.linalg.cholesky(covariance + np.diag(1e-12 * np.maximum(size, size.max())))
 
 
+@one_blas_thread
 def sample_posterior(
     model: CollapsedModel,
     sampling: Sampling | None = None,
