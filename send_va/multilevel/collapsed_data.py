@@ -40,8 +40,8 @@ class CollapsedData:
         Products of these columns in every group.
     counts : array, shape (S, groups)
         Records.
-    log_weights : array, shape (S,)
-        Sum of the logarithms of precision weights.
+    log_weights : array, shape (S, groups)
+        Sums of the logarithms of precision weights.
     center : array, shape (m,)
         What was subtracted from the columns.
     """
@@ -99,6 +99,7 @@ def collapsed_data(
     parent: NDArray[np.integer] | None = None,
     outer: Sequence[str] = (),
     outer_random: Sequence[str] = (),
+    log_weights: FloatArray | None = None,
 ) -> CollapsedData:
     """Take what the collapsed posterior needs from cross-products.
 
@@ -115,6 +116,9 @@ def collapsed_data(
         Outer group of each group.
     outer, outer_random : sequence of str
         Names of the outer groups, and the columns of `random` that have effects there.
+    log_weights : array, shape (S, groups), optional
+        Sums of the logarithms of precision weights by stratum with records and group; by default those of a stratum are
+        shared out by records, which puts the log-likelihood of single groups off by a constant.
 
     Returns
     -------
@@ -155,9 +159,15 @@ def collapsed_data(
         zm=_padded(np.stack([part[:, at_z[:, None], at_m] for part in products], axis=1), (2,)),
         own=np.stack([part[:, at_m[:, None], at_m] for part in products]),
         counts=counts,
-        log_weights=np.array([part.log_weights for _, part in kept]),
+        log_weights=_log_weights([part for _, part in kept], log_weights),
         center=first.center[at_m],
     )
+
+
+def _log_weights(kept: Sequence[CrossProducts], given: FloatArray | None) -> FloatArray:
+    if given is not None:
+        return given
+    return np.stack([part.log_weights * part.counts / part.counts.sum() for part in kept])
 
 
 def _padded(values: FloatArray, axes: tuple[int, ...]) -> FloatArray:

@@ -179,11 +179,9 @@ class CollapsedPosterior:
         approximates. Without an outer level they add up to the log-likelihood.
         """
         data = self.model.data
-        records = data.counts.sum(axis=1)
         squares = np.empty((self.shape[0] * self.shape[1], len(data.groups)))
         flat = data.own.reshape(len(data.strata), len(data.groups), -1)
         beta, sd = self.beta.reshape(len(squares), -1), self.residual_sd.reshape(len(squares), -1)
-        share = np.where(records[:, None] > 0, data.counts / np.maximum(records[:, None], 1.0), 0.0)
         for start in range(0, len(squares), _BLOCK):
             at = slice(start, start + _BLOCK)
             d = np.column_stack([-beta[at], np.ones(len(beta[at]))])
@@ -192,7 +190,7 @@ class CollapsedPosterior:
             for s, products in enumerate(flat):
                 variance = sd[at, s][:, None] ** 2
                 squares[at] += pairs @ products.T / variance + data.counts[s] * (np.log(variance) + _LOG_2PI)
-                squares[at] -= share[s] * data.log_weights[s]
+                squares[at] -= data.log_weights[s]
         out = np.empty_like(squares)
 
         def one(s: int, precision: FloatArray, lower: FloatArray, outer_sd: FloatArray, work: Any) -> None:

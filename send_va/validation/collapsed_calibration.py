@@ -26,7 +26,7 @@ OUTER = ("Intercept", "need")  # effects that differ between outer groups too
 STRATA = ("without need", "with need")
 DIVERGENCES, APART = "divergences", "R-hat above 1.05"
 _APART = 1.05  # of a few hundred draws: 1.01 would be exceeded by chance
-SAMPLING = Sampling(chains=2, draws=125, tune=150, cores=1)
+SAMPLING = Sampling(chains=2, draws=400, tune=300, cores=1)
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,8 @@ class BayesInput:
     residual_variance : array, shape (S,)
     own : WithinSchool
         Unshrunken estimates, with identification error in their SEs.
+    log_weights : array, shape (S, schools), optional
+        Sums of the logarithms of precision weights.
     shifts : array, shape (d, schools, q), optional
         How far effects move over draws of the identification parameters, around zero.
     beta_shifts : array, shape (d, p), optional
@@ -99,6 +101,7 @@ class BayesInput:
     solution: NestedSolution
     residual_variance: FloatArray
     own: WithinSchool
+    log_weights: FloatArray | None = None
     shifts: FloatArray | None = None
     beta_shifts: FloatArray | None = None
 
@@ -212,6 +215,7 @@ def _data(given: BayesInput, schools: SchoolFacts, authorities: Authorities | No
         parent=None if authorities is None else authorities[0],
         outer=() if authorities is None else authorities[1],
         outer_random=(INTERCEPT, NEED),
+        log_weights=given.log_weights,
     )
 
 

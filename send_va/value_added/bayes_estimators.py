@@ -93,7 +93,7 @@ def fit_need_bayes(
     rngs = dict(zip(CONTEXTS, rng.spawn(len(CONTEXTS)), strict=True))
     for done, (context, start) in enumerate(starts.items(), start=1):
         fits[context] = fit_bayes(
-            _need_input(start, moved.get(context)),
+            _need_input(design, start, moved.get(context)),
             SchoolFacts(
                 design.schools,
                 design.n_pupils,
@@ -113,7 +113,7 @@ def fit_need_bayes(
     return fits
 
 
-def _need_input(start: PlugInFit, moved: Movement | None) -> BayesInput:
+def _need_input(design: PupilDesign, start: PlugInFit, moved: Movement | None) -> BayesInput:
     solution = start.fit.solution
     return BayesInput(
         strata=[start.fit.products],
@@ -123,6 +123,7 @@ def _need_input(start: PlugInFit, moved: Movement | None) -> BayesInput:
         solution=solution,
         residual_variance=np.array([solution.scale]),
         own=start.own(solution) if moved is None else moved.own,
+        log_weights=design.by_school(np.log(start.fit.weights))[None],
         shifts=None if moved is None else moved.modes,
         beta_shifts=None if moved is None else moved.beta,
     )

@@ -179,7 +179,7 @@ def test_effects_are_the_modes_of_the_engine() -> None:
 
 def test_log_likelihood_of_a_group_is_what_leaving_it_out_takes_away() -> None:
     of = dense()
-    unweighted = replace(of.data, log_weights=np.zeros(2))
+    unweighted = replace(of.data, log_weights=np.zeros_like(of.data.log_weights))
     posterior = at_parameters(replace(of.model, data=unweighted), BETA, GROUP_COV, VARIANCE, OUTER)
     found = posterior.log_likelihood()[0, 0]
     residual, covariance = of.y - of.x @ BETA, of.covariance()
