@@ -22,6 +22,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+# One thread for the array program of the joint model: threads inside of one chain slow it down.
+os.environ.setdefault("NPROC", "1")
+
 import numpy as np
 import pandas as pd
 
@@ -33,6 +36,7 @@ from send_va.validation.collapsed_calibration import collapsed_model
 from send_va.validation.conjugate_model import conjugate_model
 from send_va.validation.coverage import Coverage
 from send_va.validation.cut_coverage import SCENARIOS, cut_cover
+from send_va.validation.joint_calibration import joint_ranks
 from send_va.validation.reml_coverage import NestedWorld, reml_cover
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +52,13 @@ def ranked[Data](model: GenerativeModel[Data]) -> Ranker:
     return lambda rngs: simulated_ranks(model, rngs)
 
 
+def joint(rngs: Sequence[np.random.Generator]) -> SimulatedRanks:
+    """Ranks of the joint model of need, labels and outcomes, which is compiled once for all of them."""
+    found = joint_ranks(rngs[0], simulations=len(rngs))
+    problems = tuple(("divergences",) if count else () for count in found.divergences)
+    return SimulatedRanks(found.names, found.draws, found.ranks, np.full(len(rngs), np.nan), problems)
+
+
 # Posteriors to calibrate: what they are called in figures, how to build what ranks them, and how many simulations. What
 # ranks takes one generator a simulation; a study that draws its own takes the first and how many there are.
 CONTROLS = {
@@ -58,6 +69,7 @@ CONTROLS = {
 }
 POSTERIORS = {
     "collapsed": ("the collapsed posterior", lambda: ranked(collapsed_model()), 500),
+    "joint": ("the joint posterior", lambda: joint, 100),
 }
 WORLDS = (NestedWorld(schools=30), NestedWorld(schools=150))
 REML_SIMULATIONS, CUT_SIMULATIONS = 400, 20
