@@ -117,7 +117,7 @@ def check_convergence(posterior: CollapsedPosterior, limits: Limits | None = Non
             own = draws[(slice(None), slice(None), *at)]
             places = [str(values.coords[dim].to_numpy()[k]) for dim, k in zip(dims, at, strict=True)]
             row: dict[str, Any] = {
-                "parameter": f"{name!s}[{', '.join(places)}]",
+                "parameter": f"{name!s}[{', '.join(places)}]" if places else str(name),
                 "mean": float(own.mean()),
                 "sd": float(own.std(ddof=1)),
             }
