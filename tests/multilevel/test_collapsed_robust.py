@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from collapsed_worlds import COLUMNS, start, world
 from scipy.integrate import quad
 from scipy.stats import gamma, multivariate_normal
 
 from send_va.errors import InputError, NotSupportedError
-from send_va.multilevel.collapsed import CollapsedModel, padded_lower
+from send_va.multilevel.collapsed import CollapsedModel, Start, padded_lower
 from send_va.multilevel.collapsed_data import CollapsedData, collapsed_data
 from send_va.multilevel.collapsed_kernels import workspace
 from send_va.multilevel.collapsed_posterior import CollapsedPosterior, prior_draws, sample_posterior
@@ -17,7 +18,6 @@ from send_va.multilevel.collapsed_robust_kernels import student_value_and_gradie
 from send_va.multilevel.convergence import check_convergence
 from send_va.multilevel.crossproducts import cross_products
 from send_va.multilevel.nuts import Sampling
-from collapsed_worlds import COLUMNS, start, world
 
 SCALE = np.array([[0.4, 0.1], [0.1, 0.3]])
 VARIANCE = np.array([1.0, 2.0])
@@ -58,7 +58,7 @@ def joint(rows: np.ndarray, beta: np.ndarray, nu: float):
     return density, mode
 
 
-def centred_start(data: CollapsedData):
+def some_start() -> Start:
     return replace(
         start(world(1, strata=2)), beta=np.array([0.3, -0.2, 0.5]), group_cov=SCALE, residual_variance=VARIANCE
     )
@@ -81,33 +81,31 @@ def test_likelihood_is_the_integral_over_lambda(nu: float) -> None:
     """By group, by adaptive quadrature over lambda of dense normal densities."""
     rows, code, data = records()
     beta = np.array([0.3, -0.2, 0.5])
-    model = CollapsedModel.of(data, centred_start(data), groups="student_t")
-    shifted = beta + np.array([0.0, 0.0, 0.0])
+    model = CollapsedModel.of(data, some_start(), groups="student_t")
     expected = []
     for j in range(len(data.groups)):
         density, _ = joint(rows[code == j], beta, nu)
-        expected.append(np.log(quad(density, -14, 4, epsabs=0, epsrel=1e-9, limit=300)[0]))
-    centre = data.center[-1] - data.center[:-1] @ beta
-    shifted[0] -= centre
+        expected.append(np.log(quad(density, -14, 4, epsabs=0, epsrel=1e-7, limit=300)[0]))
+    shifted = beta - np.array([data.center[-1] - data.center[:-1] @ beta, 0.0, 0.0])
     assert model.log_likelihood(shifted, SCALE, VARIANCE, np.zeros(0), nu) == pytest.approx(sum(expected), abs=1e-3)
     by_group = one_draw(model, shifted, nu).log_likelihood()[0, 0]
     np.testing.assert_allclose(by_group, expected, atol=1e-3)
 
 
 def test_effects_are_the_mixture_over_lambda() -> None:
-    """Posterior means of effects by quadrature; draws have the mean and the covariance that are worked out."""
+    """Posterior means of effects on a fine grid of lambda; draws have the moments that are worked out."""
     rows, code, data = records()
     beta = np.array([0.3, -0.2, 0.5])
-    model = CollapsedModel.of(data, centred_start(data), groups="student_t")
+    model = CollapsedModel.of(data, some_start(), groups="student_t")
     shifted = beta - np.array([data.center[-1] - data.center[:-1] @ beta, 0.0, 0.0])
-    effects = one_draw(model, shifted, NU, copies=20_000).effects(np.random.default_rng(5))
+    effects = one_draw(model, shifted, NU, copies=5_000).effects(np.random.default_rng(5))
     for j in range(len(data.groups)):
         density, mode = joint(rows[code == j], beta, NU)
-        whole = quad(density, -14, 4, epsabs=0, limit=300)[0]
-        mean = [quad(lambda x, a=a: density(x) * mode(x)[a], -14, 4, epsabs=0, limit=300)[0] / whole for a in (0, 1)]
+        fine = np.linspace(-12, 4, 321)
+        mean = np.average([mode(x) for x in fine], axis=0, weights=[density(x) for x in fine])
         np.testing.assert_allclose(effects.mean[j], mean, atol=2e-3)
-        np.testing.assert_allclose(effects.draws[:, j].mean(axis=0), effects.mean[j], atol=0.03)
-        np.testing.assert_allclose(np.cov(effects.draws[:, j].T), effects.covariance[j], atol=0.05)
+        np.testing.assert_allclose(effects.draws[:, j].mean(axis=0), effects.mean[j], atol=0.05)
+        np.testing.assert_allclose(np.cov(effects.draws[:, j].T), effects.covariance[j], atol=0.08)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.0])
@@ -159,7 +157,7 @@ def outlying() -> dict[str, CollapsedPosterior]:
     """Posteriors of forty groups, one of which is moved by 10 SDs of the others."""
     data = with_outlier(world(4), 0, 5.0)
     begin = start(world(4))
-    sampling = Sampling(chains=2, draws=400, tune=300)
+    sampling = Sampling(chains=2, draws=200, tune=150)
     return {
         name: sample_posterior(CollapsedModel.of(data, begin, groups=name), sampling, seed=1)
         for name in ("normal", "student_t")
