@@ -19,7 +19,7 @@ from send_va.multilevel.nuts import Sampling
 if TYPE_CHECKING:
     import pymc as pm
 
-EFFECTS = ("level", "need")
+EFFECTS = ("without", "with")
 _KIND_SD = 2.5  # of a kind's log-odds around those of all: shares from a hundredth to a hundred times the odds
 _BAND_SD = 1.5  # of the log-odds of a band against the lowest
 _GROUP_SD = 1.0  # half-normal: in one case of three, groups differ by more than an odds ratio of e
@@ -33,7 +33,7 @@ class FloorCells:
     ----------
     groups, kinds : tuple of str
     with_need : bool array, shape (kinds,)
-        Kinds whose records feel the group's second effect.
+        Kinds whose records feel the group's second effect; the others feel its first.
     at_floor, records : integer array, shape (groups, kinds, bands)
     """
 
@@ -59,7 +59,8 @@ class FloorCells:
 class FloorPosterior:
     """Draws of the model of counts at the floor.
 
-    ``logit P(floor) = kind + band + level_j + need_j * [kind with need]``; the effects of a group are jointly normal.
+    ``logit P(floor) = kind + band + effect_j`` of the group on records without need or on those with need, jointly
+    normal: both are told by records of their own, which a level and an extra for need are not.
 
     Attributes
     ----------
@@ -69,6 +70,7 @@ class FloorPosterior:
     band : array, shape (chains, draws, bands)
         Differences to the lowest band, whose own is zero.
     group_sd : array, shape (chains, draws, 2)
+    group_corr : array, shape (chains, draws)
     effects : array, shape (chains, draws, groups, 2)
     sample_stats : xarray.Dataset
     """
@@ -77,6 +79,7 @@ class FloorPosterior:
     kind: FloatArray
     band: FloatArray
     group_sd: FloatArray
+    group_corr: FloatArray
     effects: FloatArray
     sample_stats: xr.Dataset
 
@@ -93,6 +96,7 @@ class FloorPosterior:
                 "kind": ((*dims, "stratum"), self.kind),
                 "band": ((*dims, "above_lowest"), self.band[..., 1:]),
                 "group_sd": ((*dims, "effect"), self.group_sd),
+                "group_correlation": (dims, self.group_corr),
             },
             coords={
                 "stratum": list(self.cells.kinds),
@@ -112,7 +116,7 @@ class FloorPosterior:
             With effects of zero.
         """
         effects = np.zeros((1, 2)) if average_group else self.effects[at]
-        own = effects[:, :1] + effects[:, 1:] * self.cells.with_need  # (groups, kinds)
+        own = np.where(self.cells.with_need, effects[:, 1:], effects[:, :1])  # (groups, kinds)
         return np.asarray(expit((self.kind[at] + own)[:, :, None] + self.band[at]))
 
     def replicated_shares(self, rng: np.random.Generator) -> FloatArray:
@@ -163,6 +167,7 @@ def sample_floor(cells: FloorCells, sampling: Sampling | None = None, *, seed: i
         posterior["kind"].to_numpy(),
         np.concatenate([np.zeros((*band.shape[:2], 1)), band], axis=-1),
         posterior["group_sd"].to_numpy(),
+        posterior["corr"].to_numpy(),
         posterior["effects"].to_numpy(),
         tree["sample_stats"].to_dataset(),
     )
@@ -174,7 +179,7 @@ def _model(cells: FloorCells) -> pm.Model:
 
     pt: Any = tensor
     group, kind, band = np.nonzero(cells.records)
-    need = cells.with_need[kind].astype(float)
+    which = cells.with_need[kind].astype(int)
     bands, groups = cells.records.shape[2], len(cells.groups)
     overall = float(logit(cells.at_floor.sum() / cells.records.sum()))
     with pm.Model() as model:
@@ -183,10 +188,10 @@ def _model(cells: FloorCells) -> pm.Model:
         sd = pm.HalfNormal("group_sd", _GROUP_SD, shape=len(EFFECTS), initval=np.full(len(EFFECTS), 0.3))
         corr = pm.Uniform("corr", -1.0, 1.0, initval=0.0)
         z = pm.Normal("z", 0.0, 1.0, shape=(groups, len(EFFECTS)))
-        second = corr * z[:, 0] + pt.sqrt(1.0 - corr**2) * z[:, 1]
-        effects = pm.Deterministic("effects", pt.stack([sd[0] * z[:, 0], sd[1] * second], axis=1))
+        without = corr * z[:, 1] + pt.sqrt(1.0 - corr**2) * z[:, 0]
+        effects = pm.Deterministic("effects", pt.stack([sd[0] * without, sd[1] * z[:, 1]], axis=1))
         steps = pt.concatenate([pt.zeros(1), by_band])
-        at = by_kind[kind] + steps[band] + effects[group, 0] + need * effects[group, 1]
+        at = by_kind[kind] + steps[band] + effects[group, which]
         pm.Binomial(
             "at_floor", n=cells.records[group, kind, band], logit_p=at, observed=cells.at_floor[group, kind, band]
         )

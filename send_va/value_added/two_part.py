@@ -85,8 +85,8 @@ def fit_two_part(
 ) -> TwoPartFit:
     """Estimate value-added for pupils with recorded SEN where many outcomes are exactly the lowest possible.
 
-    Whether a pupil is at the floor depends on status, third of prior attainment, and the school's level and extra for
-    need (a logit model); how far above it the others are follows the labelled Gaussian model, fitted to them alone.
+    Whether a pupil is at the floor depends on status, third of prior attainment, and the school's effects on pupils
+    without and with need (a logit model); how far above it the others are follows the labelled Gaussian model, fitted to them alone.
     Neither shares a parameter with the other, so their posteriors are independent and draws of both are paired. The
     expected outcome ``p * floor + (1 - p) * mu`` of a school is averaged over the statuses and thirds of the nation's
     pupils without need (`u`) or with (`theta`), and compared with a school whose effects are all zero.

@@ -11,7 +11,7 @@ from send_va.errors import InputError, NotSupportedError
 from send_va.multilevel.convergence import Limits
 from send_va.multilevel.nuts import Sampling
 from send_va.records.reader import Cohort
-from send_va.records.simulator import SCENARIOS, simulate
+from send_va.records.simulator import simulate
 from send_va.value_added.bayes import BayesOptions
 from send_va.value_added.bayes_checks import floor_check
 from send_va.value_added.bayes_estimators import fit_labelled_bayes
@@ -95,7 +95,7 @@ def test_recovers_truth(world: World, fitted: TwoPartFit) -> None:
 
 def test_floor_of_the_simulator_is_predicted_by_two_parts_only() -> None:
     """Scenario ``floor``: a third of pupils with an EHCP at 0, which a normal outcome does not make."""
-    pupils = simulate(np.random.default_rng(4), SCENARIOS["floor"], schools=30).pupils
+    pupils = simulate(np.random.default_rng(4), schools=30, scenario="floor").pupils
     cohort = Cohort.from_pandas(pupils, ROLES)
     table = fit_two_part(cohort, options=OPTIONS, seed=3, draws=200).floor_table(np.random.default_rng(1))
     assert ((table["lower"] <= table["observed"]) & (table["observed"] <= table["upper"])).all()
