@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import expit, logit
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 EFFECTS = ("without", "with")
 _KIND_SD = 2.5  # of a kind's log-odds around those of all: shares from a hundredth to a hundred times the odds
 _BAND_SD = 1.5  # of the log-odds of a band against the lowest
+_TAIL = 0.025
 _GROUP_SD = 1.0  # half-normal: in one case of three, groups differ by more than an odds ratio of e
 
 
@@ -128,6 +130,22 @@ class FloorPosterior:
             again = rng.binomial(records, self.probability(at)).sum(axis=(0, 2))
             shares[s] = np.divide(again, total, out=np.full(len(total), np.nan), where=total > 0)
         return shares
+
+    def share_table(self, rng: np.random.Generator) -> pd.DataFrame:
+        """Compare shares at the floor with replicates: kind, observed, replicated, lower, upper (95 %)."""
+        records = self.cells.records.sum(axis=(0, 2))
+        there = records > 0
+        again = self.replicated_shares(rng)[:, there]
+        lower, upper = np.quantile(again, [_TAIL, 1.0 - _TAIL], axis=0)
+        return pd.DataFrame(
+            {
+                "kind": np.array(self.cells.kinds)[there],
+                "observed": self.cells.at_floor.sum(axis=(0, 2))[there] / records[there],
+                "replicated": again.mean(axis=0),
+                "lower": lower,
+                "upper": upper,
+            }
+        )
 
 
 def sample_floor(cells: FloorCells, sampling: Sampling | None = None, *, seed: int) -> FloorPosterior:

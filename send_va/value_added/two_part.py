@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from send_va.records.reader import Cohort
 
 _BANDS = 3  # of prior attainment, with about as many pupils each
-_TAIL = 0.025
 
 
 @dataclass(frozen=True)
@@ -55,23 +54,6 @@ class TwoPartFit:
         """Whether both parts did; otherwise nothing is to be used."""
         return self.convergence.converged and self.above.fit.converged
 
-    def floor_table(self, rng: np.random.Generator) -> pd.DataFrame:
-        """Compare shares at the floor with replicates: status, observed, replicated, lower, upper (95 %)."""
-        cells = self.floor.cells
-        again = self.floor.replicated_shares(rng)
-        there = cells.records.sum(axis=(0, 2)) > 0
-        observed = cells.at_floor.sum(axis=(0, 2))[there] / cells.records.sum(axis=(0, 2))[there]
-        lower, upper = np.quantile(again[:, there], [_TAIL, 1.0 - _TAIL], axis=0)
-        return pd.DataFrame(
-            {
-                "status": np.array(cells.kinds)[there],
-                "observed": observed,
-                "replicated": again[:, there].mean(axis=0),
-                "lower": lower,
-                "upper": upper,
-            }
-        )
-
 
 def fit_two_part(
     cohort: Cohort,
@@ -86,10 +68,10 @@ def fit_two_part(
     """Estimate value-added for pupils with recorded SEN where many outcomes are exactly the lowest possible.
 
     Whether a pupil is at the floor depends on status, third of prior attainment, and the school's effects on pupils
-    without and with need (a logit model); how far above it the others are follows the labelled Gaussian model, fitted to them alone.
-    Neither shares a parameter with the other, so their posteriors are independent and draws of both are paired. The
-    expected outcome ``p * floor + (1 - p) * mu`` of a school is averaged over the statuses and thirds of the nation's
-    pupils without need (`u`) or with (`theta`), and compared with a school whose effects are all zero.
+    without and with need (a logit model); how far above it the others are follows the labelled Gaussian model, fitted
+    to them alone. Neither shares a parameter with the other, so their posteriors are independent and draws of both are
+    paired. The expected outcome ``p * floor + (1 - p) * mu`` of a school is averaged over the statuses and thirds of
+    the nation's pupils without need (`u`) or with (`theta`), and compared with a school whose effects are all zero.
 
     Parameters
     ----------
@@ -109,7 +91,7 @@ def fit_two_part(
     Returns
     -------
     TwoPartFit
-        Read ``converged`` first, then ``floor_table``.
+        Read ``converged`` first, then ``floor.share_table``.
 
     Raises
     ------
