@@ -12,6 +12,7 @@ import xarray as xr
 
 from send_va.identification.need import Need
 from send_va.multilevel.collapsed_priors import Priors
+from send_va.multilevel.collapsed_robust import check_groups
 from send_va.multilevel.convergence import Limits
 from send_va.multilevel.nuts import SAMPLERS, Sampling
 from send_va.records.design_columns import Context
@@ -51,6 +52,7 @@ def bayes_options(section: BayesSection) -> BayesOptions:
         sampling=Sampling(sampler, section.chains, section.draws, section.tune, section.target_accept),
         limits=Limits(section.rhat, section.ess, section.mcse, section.divergences),
         la_level=section.la_level,
+        schools=check_groups(section.schools),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from send_va.errors import Failure
 
 SAMPLERS = ("nutpie", "pymc")
+SCHOOLS = ("normal", "student_t")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class BayesSection:
     target_accept : float
         Raise it where draws diverge.
     la_level : bool
-        Let authorities differ in level and gap.
+        Let authorities differ in level and gap. Without effect where schools are ``student_t``.
+    schools : str
+        How schools are distributed about their mean: ``normal``, or ``student_t``, which lets outlying schools be.
     prior_coefficient, prior_intercept, prior_school_sd, prior_la_sd, prior_residual_sd : float
         Scales of the priors, in pupil SDs of the outcome.
     prior_correlation : float
@@ -38,6 +41,7 @@ class BayesSection:
     draws: int = 1000
     target_accept: float = 0.8
     la_level: bool = True
+    schools: str = "normal"
     prior_coefficient: float = 2.5
     prior_intercept: float = 2.5
     prior_school_sd: float = 0.5
@@ -53,6 +57,7 @@ class BayesSection:
         """List values out of range."""
         checks: list[tuple[bool, str, str]] = [
             (self.sampler in SAMPLERS, "sampler", f"must be one of {', '.join(SAMPLERS)}"),
+            (self.schools in SCHOOLS, "schools", f"must be one of {', '.join(SCHOOLS)}"),
             (self.chains >= 2, "chains", "must be 2 or more, so that chains can be compared"),
             (self.tune >= 50, "tune", "must be 50 or more"),
             (self.draws >= 50, "draws", "must be 50 or more"),

@@ -250,6 +250,10 @@ class WhitenedProducts:
         )
 
     def arrays(self, data: CollapsedData) -> tuple[NDArray[Any], ...]:
-        """What the kernels take beside parameters, in their order."""
+        """What the kernel of normal effects takes beside parameters, in its order."""
         parent = np.zeros(0, dtype=np.int64) if data.parent is None else data.parent.astype(np.int64)
-        return (self.r0, self.re, data.zz, self.c0, self.ce, self.cee, data.counts.sum(axis=1), parent)
+        return (*self.sums(data), parent)
+
+    def sums(self, data: CollapsedData) -> tuple[NDArray[Any], ...]:
+        """What every kernel takes of the records, in its order."""
+        return (self.r0, self.re, data.zz, self.c0, self.ce, self.cee, data.counts.sum(axis=1))

@@ -93,6 +93,22 @@ def factorise(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)
+def sum_strata(j: int, zz: FloatArray, precision: FloatArray, work: Work) -> None:  # pragma: no cover (compiled)
+    """Fill ``A`` and ``r`` of group j: its products by stratum, weighted by precisions and added up."""
+    square, summed, right = work[0], work[1], work[7]
+    for a in range(EFFECTS):
+        total = 0.0
+        for s in range(len(precision)):
+            total += precision[s] * right[j, s, a]
+        summed[j, a] = total
+        for b in range(a + 1):
+            total = 0.0
+            for s in range(len(precision)):
+                total += precision[s] * zz[j, s, a, b]
+            square[j, a, b] = square[j, b, a] = total
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)
 def forward(
     zz: FloatArray, precision: FloatArray, lower: FloatArray, work: Work
 ) -> None:  # pragma: no cover (compiled)
@@ -107,19 +123,9 @@ def forward(
         From :func:`workspace`.
     """
     square, summed, kernel, spread, modes, logdet, explained, right, _, scratch, _ = work
-    n, strata = right.shape[0], right.shape[1]
     root = scratch[0]
-    for j in range(n):
-        for a in range(EFFECTS):
-            total = 0.0
-            for s in range(strata):
-                total += precision[s] * right[j, s, a]
-            summed[j, a] = total
-            for b in range(a + 1):
-                total = 0.0
-                for s in range(strata):
-                    total += precision[s] * zz[j, s, a, b]
-                square[j, a, b] = square[j, b, a] = total
+    for j in range(right.shape[0]):
+        sum_strata(j, zz, precision, work)
         logdet[j] = factorise(square, lower, kernel, spread, root, j)
         both = 0.0
         for a in range(EFFECTS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,22 @@ from send_va.multilevel.collapsed_kernels import workspace
 class MarginalLikelihood(Op):  # type: ignore[misc]
     """Log-likelihood of a nested Gaussian model with effects of groups integrated out, and its gradient.
 
-    Inputs are ``w``, ``lower``, ``variance`` and ``outer_sd`` of
-    :func:`send_va.multilevel.collapsed_gradient.value_and_gradient`; outputs are its own: the gradient comes out with
-    the value, so that one pass over groups serves both.
+    Inputs are the first four of the kernel: ``w``, ``lower``, ``variance`` and ``outer_sd`` of
+    :func:`send_va.multilevel.collapsed_gradient.value_and_gradient`, with ``log_node_weights`` in place of the last for
+    :func:`send_va.multilevel.collapsed_robust_kernels.student_value_and_gradient`. Outputs are the kernel's own: the
+    gradient comes out with the value, so that one pass over groups serves both.
 
     Attributes
     ----------
     arrays : tuple of array
         The data, in the order of the kernel. They never enter the graph.
+    kernel : callable
     """
 
     __props__ = ("key",)
 
-    def __init__(self, arrays: tuple[NDArray[Any], ...]) -> None:
-        self.arrays = arrays
+    def __init__(self, arrays: tuple[NDArray[Any], ...], kernel: Callable[..., Any] = value_and_gradient) -> None:
+        self.arrays, self.kernel = arrays, kernel
         self.key = id(arrays)
         self._of_thread = threading.local()
 
@@ -46,8 +48,7 @@ class MarginalLikelihood(Op):  # type: ignore[misc]
         if not hasattr(self._of_thread, "work"):
             self._of_thread.work = workspace(*self.arrays[0].shape[:2])
         given = [np.asarray(value, dtype=np.float64) for value in inputs]
-        passes: Any = value_and_gradient
-        return tuple(np.asarray(value) for value in passes(*given, *self.arrays, self._of_thread.work))
+        return tuple(np.asarray(value) for value in self.kernel(*given, *self.arrays, self._of_thread.work))
 
     def perform(self, node: Any, inputs: Sequence[Any], output_storage: Sequence[Any]) -> None:
         """Evaluate in a graph of PyTensor."""

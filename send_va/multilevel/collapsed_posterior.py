@@ -19,6 +19,8 @@ from send_va.multilevel.collapsed_kernels import (
     residual_products,
     workspace,
 )
+from send_va.multilevel.collapsed_robust import LEAST_NU, NODES, draw_nu, inflation, log_node_weights
+from send_va.multilevel.collapsed_robust_kernels import draw_student_effects_at, student_log_likelihood_by_group
 from send_va.multilevel.crossproducts import FloatArray
 from send_va.multilevel.nuts import Sampling, sample
 from send_va.multilevel.threads import one_blas_thread
@@ -61,6 +63,8 @@ class CollapsedPosterior:
         Of the sampler: divergences, energy, step sizes, steps.
     sampling : Sampling
     seed : int
+    nu : array, shape (chains, draws), optional
+        Degrees of freedom of Student-t effects. `group_cov` is their scale matrix then, `effect_cov` their covariance.
     """
 
     model: CollapsedModel
@@ -71,6 +75,7 @@ class CollapsedPosterior:
     sample_stats: xr.Dataset
     sampling: Sampling
     seed: int
+    nu: FloatArray | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,8 +83,15 @@ class CollapsedPosterior:
         return self.beta.shape[0], self.beta.shape[1]
 
     @property
+    def effect_cov(self) -> FloatArray:
+        """Covariance of the effects between groups, shape (chains, draws, q, q): `group_cov` but for Student-t."""
+        if self.nu is None:
+            return self.group_cov
+        return np.asarray(self.group_cov * inflation(self.nu)[..., None, None])
+
+    @property
     def group_sd(self) -> FloatArray:
-        """SDs between groups, shape (chains, draws, q)."""
+        """SDs between groups, shape (chains, draws, q); scales where effects are Student-t."""
         return np.asarray(np.sqrt(np.einsum("...aa->...a", self.group_cov)))
 
     @property
@@ -93,6 +105,7 @@ class CollapsedPosterior:
         data = self.model.data
         outer = [data.effects[at] for at in data.outer_effects]
         dims = ("chain", "draw")
+        tails = {} if self.nu is None else {"nu": (dims, self.nu)}
         return xr.Dataset(
             {
                 "beta": ((*dims, "coefficient"), self.beta),
@@ -100,6 +113,7 @@ class CollapsedPosterior:
                 "group_corr": ((*dims, "effect", "effect_"), self.group_corr),
                 "outer_sd": ((*dims, "outer_effect"), self.outer_sd),
                 "residual_sd": ((*dims, "stratum"), self.residual_sd),
+                **tails,
             },
             coords={
                 "chain": np.arange(self.shape[0]),
@@ -126,7 +140,9 @@ class CollapsedPosterior:
 
     def log_prior(self) -> dict[str, FloatArray]:
         """Log prior density by kind of parameter, shapes (chains, draws); for power-scaling."""
-        return self.model.scales.log_density(self.beta, self.group_sd, self.group_corr, self.outer_sd, self.residual_sd)
+        return self.model.scales.log_density(
+            self.beta, self.group_sd, self.group_corr, self.outer_sd, self.residual_sd, self.nu
+        )
 
     def thinned(self, draws: int) -> CollapsedPosterior:
         """Keep `draws` draws over all chains, evenly spaced; all of them where there are fewer."""
@@ -142,11 +158,14 @@ class CollapsedPosterior:
             self.sample_stats.isel(draw=at),
             self.sampling,
             self.seed,
+            None if self.nu is None else self.nu[:, at],
         )
 
     @one_blas_thread
     def effects(self, rng: np.random.Generator) -> EffectDraws:
-        """Draw the effects of all groups once for every draw of the parameters, from their exact conditional normal.
+        """Draw the effects of all groups once for every draw of the parameters, from their exact conditional law.
+
+        That is a normal one; for Student-t effects, a mixture of normals over nodes of lambda.
 
         Returns
         -------
@@ -161,11 +180,18 @@ class CollapsedPosterior:
         first, second = np.zeros((groups, EFFECTS)), np.zeros((groups, EFFECTS, EFFECTS))
         drawn = np.empty((groups, EFFECTS))
 
-        def one(s: int, precision: FloatArray, lower: FloatArray, outer_sd: FloatArray, work: Any) -> None:
-            noise, above = rng.standard_normal((groups, EFFECTS)), rng.standard_normal((outer, EFFECTS))
-            draw_effects_at(
-                precision, lower, outer_sd, data.zz, self._parent(), work, noise, above, drawn, first, second
-            )
+        def one(s: int, precision: FloatArray, lower: FloatArray, last: FloatArray, work: Any) -> None:
+            noise = rng.standard_normal((groups, EFFECTS))
+            if self.nu is not None:
+                uniform = rng.random(groups)
+                draw_student_effects_at(
+                    precision, lower, last, NODES, data.zz, work, noise, uniform, drawn, first, second
+                )
+            else:
+                above = rng.standard_normal((outer, EFFECTS))
+                draw_effects_at(
+                    precision, lower, last, data.zz, self._parent(), work, noise, above, drawn, first, second
+                )
             out[s] = drawn[:, :q]
 
         self._for_each(one)
@@ -193,8 +219,11 @@ class CollapsedPosterior:
                 squares[at] -= data.log_weights[s]
         out = np.empty_like(squares)
 
-        def one(s: int, precision: FloatArray, lower: FloatArray, outer_sd: FloatArray, work: Any) -> None:
-            log_likelihood_by_group(precision, lower, outer_sd, data.zz, self._parent(), work, squares[s], out[s])
+        def one(s: int, precision: FloatArray, lower: FloatArray, last: FloatArray, work: Any) -> None:
+            if self.nu is not None:
+                student_log_likelihood_by_group(precision, lower, last, NODES, data.zz, work, squares[s], out[s])
+            else:
+                log_likelihood_by_group(precision, lower, last, data.zz, self._parent(), work, squares[s], out[s])
 
         self._for_each(one)
         return out.reshape(*self.shape, -1)
@@ -208,6 +237,7 @@ class CollapsedPosterior:
                 self.group_cov[chain, draw],
                 self.residual_sd[chain, draw] ** 2,
                 self.outer_sd[chain, draw] ** 2,
+                np.inf if self.nu is None else float(self.nu[chain, draw]),
             )
         return out
 
@@ -234,7 +264,10 @@ class CollapsedPosterior:
         return np.zeros(0, dtype=np.int64) if parent is None else parent.astype(np.int64)
 
     def _for_each(self, one: Callable[..., None]) -> None:
-        """Call `one` for every draw, with the products of its residuals in the arrays it works in."""
+        """Call `one` for every draw, with the products of its residuals in the arrays it works in.
+
+        The last parameter it is given is the SDs of the outer level or, for Student-t effects, the weights of nodes.
+        """
         data, model = self.model.data, self.model
         work = workspace(len(data.groups), len(data.strata))
         for s, (chain, draw) in enumerate(np.ndindex(*self.shape)):
@@ -245,7 +278,9 @@ class CollapsedPosterior:
                 s,
                 1.0 / self.residual_sd[chain, draw] ** 2,
                 padded_lower(root_of(covariance)),
-                padded_sd(self.outer_sd[chain, draw], data.outer_effects),
+                padded_sd(self.outer_sd[chain, draw], data.outer_effects)
+                if self.nu is None
+                else log_node_weights(float(self.nu[chain, draw])),
                 work,
             )
 
@@ -264,6 +299,7 @@ def prior_draws(model: CollapsedModel, count: int, rng: np.random.Generator) -> 
         none,
         Sampling(),
         0,
+        draw_nu(rng, count)[None] if model.groups == "student_t" else None,
     )
 
 
@@ -342,4 +378,5 @@ def sample_posterior(
         sample_stats=tree["sample_stats"].to_dataset(),
         sampling=sampling,
         seed=seed,
+        nu=LEAST_NU + posterior["nu_above"].to_numpy() if "nu_above" in posterior else None,
     )

@@ -10,6 +10,7 @@ from scipy.stats import halfnorm, norm
 
 from send_va.errors import InputError
 from send_va.multilevel.collapsed_data import CollapsedData
+from send_va.multilevel.collapsed_robust import log_prior_nu
 from send_va.multilevel.crossproducts import FloatArray
 
 REASONS = {
@@ -20,6 +21,8 @@ REASONS = {
     "outer_sd": "half-normal: authorities account for 2 to 4 % of variance (EPI 2021), an SD of about .15 to .2",
     "correlation": "LKJ: level, gap and slope of a school need not go together; +1 and -1 are discouraged",
     "residual_sd": "half-normal: pupils of one kind vary about as much as all pupils do",
+    "nu": "2 + Gamma(2, 0.1) (Juarez & Steel 2010, moved up by two): mean 22, so schools are nearly normal unless they "
+    "say otherwise, and effects have a variance",
 }
 
 
@@ -178,10 +181,17 @@ class PriorScales:
         )
 
     def log_density(
-        self, beta: FloatArray, group_sd: FloatArray, corr: FloatArray, outer_sd: FloatArray, residual_sd: FloatArray
+        self,
+        beta: FloatArray,
+        group_sd: FloatArray,
+        corr: FloatArray,
+        outer_sd: FloatArray,
+        residual_sd: FloatArray,
+        nu: FloatArray | None = None,
     ) -> dict[str, FloatArray]:
         """Log prior density of draws (..., size), by kind of parameter, but for the constant of the LKJ density."""
-        return {
+        tails = {} if nu is None else {"nu": log_prior_nu(nu)}
+        return tails | {
             "coefficients": np.asarray(norm.logpdf(beta, self.mean, self.sd)).sum(axis=-1),
             "group_sd": np.asarray(halfnorm.logpdf(group_sd, scale=self.group_sd)).sum(axis=-1),
             "correlation": (self.correlation - 1.0) * np.log(np.linalg.det(corr)),

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from send_va.errors import InputError
-from send_va.multilevel.collapsed_posterior import CollapsedPosterior
+
+
+class Sampled(Protocol):
+    """Draws that can be checked: those of a collapsed model, or of another."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Chains and draws of each."""
+
+    @property
+    def sample_stats(self) -> xr.Dataset:
+        """Of the sampler."""
+
+    def free_parameters(self) -> xr.Dataset:
+        """All parameters by name."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +97,12 @@ class Convergence:
         )
 
 
-def check_convergence(posterior: CollapsedPosterior, limits: Limits | None = None) -> Convergence:
+def check_convergence(posterior: Sampled, limits: Limits | None = None) -> Convergence:
     """Compare the chains of a posterior.
 
     Parameters
     ----------
-    posterior : CollapsedPosterior
+    posterior : CollapsedPosterior or other draws with the same interface
     limits : Limits, optional
 
     Returns
@@ -115,7 +130,7 @@ def check_convergence(posterior: CollapsedPosterior, limits: Limits | None = Non
             own = draws[(slice(None), slice(None), *at)]
             places = [str(values.coords[dim].to_numpy()[k]) for dim, k in zip(dims, at, strict=True)]
             row: dict[str, Any] = {
-                "parameter": f"{name!s}[{', '.join(places)}]",
+                "parameter": f"{name!s}[{', '.join(places)}]" if places else str(name),
                 "mean": float(own.mean()),
                 "sd": float(own.std(ddof=1)),
             }

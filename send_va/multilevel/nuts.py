@@ -17,6 +17,7 @@ import xarray as xr
 
 from send_va.errors import InputError, NotSupportedError
 from send_va.multilevel.collapsed_density import CollapsedDensity
+from send_va.multilevel.split_density import SplitDensity
 
 if TYPE_CHECKING:
     from send_va.multilevel.collapsed import CollapsedModel
@@ -112,13 +113,21 @@ def _by_pymc(model: CollapsedModel, sampling: Sampling, seed: int) -> xr.DataTre
             random_seed=seed,
             nuts_sampler="pymc",
             target_accept=sampling.target_accept,
-            model=model.build(),
+            model=model.build().model,
             progressbar=False,
             quiet=True,
             compute_convergence_checks=False,
             compile_kwargs={"mode": "FAST_COMPILE"},
         )
     return tree
+
+
+def _density(model: CollapsedModel) -> CollapsedDensity | SplitDensity:
+    """The compiled density of a model with normal effects; that of its statement in PyMC otherwise."""
+    if model.groups == "normal":
+        return CollapsedDensity(model)
+    os.environ.setdefault("NPROC", "1")  # read by XLA when it starts: chains run side by side, one thread for each
+    return SplitDensity(model.build())
 
 
 def _by_nutpie(
@@ -131,7 +140,7 @@ def _by_nutpie(
         raise NotSupportedError(
             f'{error.name} is not installed; run pip install "send-va[bayes]", or choose sampler "pymc", which is slow.'
         ) from error
-    density = CollapsedDensity(model)
+    density = _density(model)
     compiled = from_pyfunc(
         density.size,
         density.of_thread,

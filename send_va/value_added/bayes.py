@@ -15,6 +15,7 @@ from send_va.multilevel.collapsed import CollapsedModel, Start
 from send_va.multilevel.collapsed_data import CollapsedData, collapsed_data
 from send_va.multilevel.collapsed_posterior import CollapsedPosterior, EffectDraws, sample_posterior
 from send_va.multilevel.collapsed_priors import Priors
+from send_va.multilevel.collapsed_robust import GroupDistribution
 from send_va.multilevel.convergence import Convergence, Limits, check_convergence
 from send_va.multilevel.crossproducts import CrossProducts, FloatArray
 from send_va.multilevel.nested import NestedSolution
@@ -42,12 +43,22 @@ class BayesOptions:
         Beyond which nothing is published.
     la_level : bool
         Let authorities differ in level and gap, so that a school with few pupils is shrunken towards its authority.
+        Without effect where schools are ``student_t``: the effects of an authority could not be integrated out.
+    schools : str
+        ``normal`` effects of schools, or ``student_t``: one outlying school neither widens the distribution of all
+        others nor is drawn in as far as they are.
     """
 
     priors: Priors = field(default_factory=Priors)
     sampling: Sampling = field(default_factory=Sampling)
     limits: Limits = field(default_factory=Limits)
     la_level: bool = True
+    schools: GroupDistribution = "normal"
+
+    @property
+    def authorities_differ(self) -> bool:
+        """Whether the model has an authority level."""
+        return self.la_level and self.schools == "normal"
 
 
 @dataclass(frozen=True)
@@ -168,11 +179,11 @@ def fit_bayes(
     NotSupportedError
         The sampler is not installed.
     """
-    data = _data(given, schools, authorities if options.la_level else None)
+    data = _data(given, schools, authorities if options.authorities_differ else None)
     outer = np.full(len(data.outer_effects), 0.02 * float(given.residual_variance.mean()))
     solution = given.solution
     start = Start(solution.beta, solution.beta_cov, solution.covariances[0], given.residual_variance, outer)
-    model = CollapsedModel.of(data, start, options.priors)
+    model = CollapsedModel.of(data, start, options.priors, groups=options.schools)
     enough = max(options.sampling.draws, -(-draws // options.sampling.chains))
     sampling = replace(options.sampling, draws=enough)
     whole = sample_posterior(model, sampling, seed=int(rng.integers(2**31)), progress=progress)
@@ -193,15 +204,30 @@ def fit_bayes(
             n_pupils=schools.n_pupils,
             n_need=schools.n_need,
             flag=schools.flags,
-            attrs={**attrs, "context": context, "draws": len(drawn), "llf": solution.llf, "engine": "bayes"},
+            attrs={
+                **attrs,
+                "context": context,
+                "draws": len(drawn),
+                "llf": solution.llf,
+                "engine": "bayes",
+                "groups": options.schools,
+            },
             not_compared=schools.not_compared,
         ),
         coefficients=marked(_coefficients(posterior, given), str(attrs["estimator"]), context),
         variance_components=marked(_components(posterior), str(attrs["estimator"]), context),
         converged=convergence.converged,
-        notes=(str(convergence), *convergence.failures),
+        notes=(str(convergence), *convergence.failures, *_said(options, authorities)),
     )
     return BayesFit(fit, posterior, effects, convergence)
+
+
+def _said(options: BayesOptions, authorities: Authorities | None) -> tuple[str, ...]:
+    """What a reader must know of the distribution of schools."""
+    if options.schools == "normal":
+        return ()
+    left_out = "; no authority level with these" if options.la_level and authorities is not None else ""
+    return (f"effects of schools are Student-t: their covariance is nu / (nu - 2) times group_sd squared{left_out}",)
 
 
 def _data(given: BayesInput, schools: SchoolFacts, authorities: Authorities | None) -> CollapsedData:
@@ -231,7 +257,7 @@ def _with_identification(effects: EffectDraws, shifts: FloatArray | None, draws:
 
 def _between(posterior: CollapsedPosterior) -> FloatArray:
     """Covariance of a school's effects, that of its authority included, averaged over draws."""
-    between = posterior.group_cov.mean(axis=(0, 1))
+    between = posterior.effect_cov.mean(axis=(0, 1))
     for k, at in enumerate(posterior.model.data.outer_effects):
         between[at, at] += float((posterior.outer_sd[..., k] ** 2).mean())
     return np.asarray(between)
@@ -265,8 +291,8 @@ def _coefficients(posterior: CollapsedPosterior, given: BayesInput) -> pd.DataFr
 
 
 def _components(posterior: CollapsedPosterior) -> pd.DataFrame:
-    """Posterior means of variances, and intervals of SDs and correlations."""
-    data = posterior.model.data
+    """Posterior means of variances, and intervals of SDs and correlations; covariances of Student-t effects."""
+    data, covariance = posterior.model.data, posterior.effect_cov
     rows: list[dict[str, Any]] = []
 
     def add(group: str, first: str, second: str | None, variance: FloatArray, shown: FloatArray) -> None:
@@ -284,10 +310,10 @@ def _components(posterior: CollapsedPosterior) -> pd.DataFrame:
         )
 
     for a, name in enumerate(data.effects):
-        add("school", name, None, posterior.group_cov[..., a, a], posterior.group_sd[..., a])
+        add("school", name, None, covariance[..., a, a], np.sqrt(covariance[..., a, a]))
     for a, name in enumerate(data.effects):
         for b in range(a):
-            add("school", data.effects[b], name, posterior.group_cov[..., a, b], posterior.group_corr[..., a, b])
+            add("school", data.effects[b], name, covariance[..., a, b], posterior.group_corr[..., a, b])
     for k, at in enumerate(data.outer_effects):
         add("la", data.effects[at], None, posterior.outer_sd[..., k] ** 2, posterior.outer_sd[..., k])
     for s, name in enumerate(data.strata):

@@ -67,6 +67,9 @@ def mean_residuals(posterior: CollapsedPosterior, rng: np.random.Generator) -> t
     for at in np.ndindex(*posterior.shape):
         sums, products = posterior.residual_sums(at)
         effects = rng.standard_normal((groups, q)) @ root_of(posterior.group_cov[at]).T
+        if posterior.nu is not None:
+            nu = float(posterior.nu[at])
+            effects /= np.sqrt(rng.gamma(nu / 2.0, 2.0 / nu, groups))[:, None]
         if data.parent is not None:
             for k, column in enumerate(data.outer_effects):
                 own = posterior.outer_sd[at][k] * rng.standard_normal(len(data.outer))
@@ -173,7 +176,7 @@ def floor_check(posterior: CollapsedPosterior, observed: FloatArray, floor: floa
         spread = total / n - np.outer(mean, mean)
         beta = posterior.beta.reshape(-1, posterior.beta.shape[-1])
         z = data.zz[:, s].sum(axis=0)[: len(data.effects), : len(data.effects)] / n
-        between = np.einsum("dab,ab->d", posterior.group_cov.reshape(-1, *z.shape), z)
+        between = np.einsum("dab,ab->d", posterior.effect_cov.reshape(-1, *z.shape), z)
         variance = np.einsum("da,ab,db->d", beta, spread[:-1, :-1], beta) + between
         variance += posterior.residual_sd[..., s].reshape(-1) ** 2
         at = (floor - data.center[-1] - beta @ mean[:-1]) / np.sqrt(variance)

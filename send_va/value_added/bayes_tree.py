@@ -70,7 +70,7 @@ def _parameters(posterior: CollapsedPosterior) -> xr.Dataset:
     """Parameters, the intercept that of columns as given, and the SD between schools of each measure."""
     named = posterior.parameters()
     named["beta"] = (named["beta"].dims, named_coefficients(posterior))
-    between = posterior.group_cov.copy()
+    between = posterior.effect_cov.copy()
     for k, at in enumerate(posterior.model.data.outer_effects):
         between[..., at, at] += posterior.outer_sd[..., k] ** 2
     return named.merge(_measure_sd(between))

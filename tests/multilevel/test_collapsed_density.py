@@ -42,7 +42,7 @@ def model_of(effects: int, outer: int) -> CollapsedModel:
 @pytest.mark.parametrize(("effects", "outer"), [(1, 0), (2, 1), (3, 0), (3, 2)])
 def test_it_equals_pymc(effects: int, outer: int) -> None:
     model = model_of(effects, outer)
-    density, built = CollapsedDensity(model), model.build()
+    density, built = CollapsedDensity(model), model.build().model
     value, slope = built.compile_logp(mode=PLAIN), built.compile_dlogp(mode=PLAIN)
     start, evaluate = built.initial_point(), density.of_thread()
     rng = np.random.default_rng(2)
