@@ -207,7 +207,7 @@ def _model(cells: FloorCells) -> pm.Model:
         corr = pm.Uniform("corr", -1.0, 1.0, initval=0.0)
         z = pm.Normal("z", 0.0, 1.0, shape=(groups, len(EFFECTS)))
         without = corr * z[:, 1] + pt.sqrt(1.0 - corr**2) * z[:, 0]
-        effects = pm.Deterministic("effects", pt.stack([sd[0] * without, sd[1] * z[:, 1]], axis=1))  # noqa: PD013
+        effects = pm.Deterministic("effects", sd * pt.concatenate([without[:, None], z[:, 1:]], axis=1))
         steps = pt.concatenate([pt.zeros(1), by_band])
         at = by_kind[kind] + steps[band] + effects[group, which]
         pm.Binomial(

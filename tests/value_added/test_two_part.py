@@ -116,3 +116,12 @@ def test_what_is_refused(world: World) -> None:
         fit_two_part(cohort, context="composition", seed=1)
     with pytest.raises(InputError, match="nothing tells"):
         fit_two_part(cohort, seed=1, floor=-1.0)
+
+
+def test_floor_cells_count_every_pupil_once(world: World) -> None:
+    cohort = Cohort.from_pandas(world.pupils, ROLES)
+    cells = floor_cells(cohort, cohort.profile(), 0.0)
+    by_status = world.pupils["sen_status"].value_counts()[["N", "K", "E"]].to_numpy()
+    np.testing.assert_array_equal(cells.records.sum(axis=(0, 2)), by_status)
+    assert cells.at_floor.sum() == (world.pupils["outcome"] == 0).sum()
+    assert cells.records.sum(axis=(0, 1)).min() > 0.3 * len(world.pupils)
