@@ -157,7 +157,7 @@ def outlying() -> dict[str, CollapsedPosterior]:
     """Posteriors of forty groups, one of which is moved by 10 SDs of the others."""
     data = with_outlier(world(4), 0, 5.0)
     begin = start(world(4))
-    sampling = Sampling(chains=2, draws=200, tune=150)
+    sampling = Sampling(chains=2, draws=150, tune=120)
     return {
         name: sample_posterior(CollapsedModel.of(data, begin, groups=name), sampling, seed=1)
         for name in ("normal", "student_t")

@@ -23,7 +23,7 @@ ROLES = {"pupil": "pupil", "school": "school", "outcome": "outcome", "prior": ["
 OPTIONS = BayesOptions(
     sampling=Sampling(chains=2, draws=150, tune=150), limits=Limits(rhat=1.1, ess=50, mcse=0.2, divergences=0.02)
 )
-FEW = replace(OPTIONS, sampling=Sampling(chains=2, draws=100, tune=100))
+FEW = replace(OPTIONS, sampling=Sampling(chains=2, draws=60, tune=80))
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def test_floor_of_the_simulator_is_predicted_by_two_parts_only() -> None:
     assert ((table["lower"] <= table["observed"]) & (table["observed"] <= table["upper"])).all()
     assert table.loc["ehcp", "observed"] == pytest.approx(1 / 3, abs=0.01)
     data = labelled_products(cohort, profile, context_columns(cohort, profile))
-    normal = fit_labelled_bayes(data, "prior", options=FEW, rng=np.random.default_rng(2), draws=100)
+    normal = fit_labelled_bayes(data, "prior", options=FEW, rng=np.random.default_rng(2), draws=60)
     rows = floor_check(normal.posterior, table["observed"].reindex(STRATA).to_numpy(), 0.0).set_index("group")
     assert rows.loc["ehcp", "reading"] == "more than the model makes"
 
