@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from send_va.value_added.bayes import BayesFit, BayesOptions, SchoolFacts
 from send_va.value_added.bayes_checks import (
     floor_check,
     leave_one_out,
+    loud_priors,
     mean_residuals,
     predictive_checks,
     prior_sensitivity,
@@ -122,7 +124,7 @@ def save_bayes(inputs: StageInputs, fitted: BayesFit) -> None:
     )
     tables = {
         "convergence": fitted.convergence.table,
-        "predictive_checks": predictive_checks(observed, replicated, facts, _floor(inputs, fitted)),
+        "predictive_checks": predictive_checks(observed, replicated, facts, _floor(inputs, fitted, rng)),
         "leave_one_out": schools,
         "leave_one_out_summary": summary,
         "prior_sensitivity": prior_sensitivity(fitted.posterior),
@@ -134,17 +136,18 @@ def save_bayes(inputs: StageInputs, fitted: BayesFit) -> None:
         directory.write(f"stage-check-{name}-{stem}.csv", csv_writer(marked))
     tree = xr.DataTree.from_dict(dict(groups))
     directory.write(f"stage-tree-{stem}.nc", lambda path: tree.to_netcdf(path, engine="h5netcdf"))
-    save_fit(directory, fitted.fit)
+    said = loud_priors(tables["prior_sensitivity"])
+    save_fit(directory, replace(fitted.fit, notes=(*fitted.fit.notes, *said)))
 
 
-def _floor(inputs: StageInputs, fitted: BayesFit) -> pd.DataFrame | None:
+def _floor(inputs: StageInputs, fitted: BayesFit, rng: np.random.Generator) -> pd.DataFrame | None:
     """Share of outcomes at the lowest possible value beside what a normal outcome would have there."""
     floor = inputs.study.outcome.minimum
     if floor is None:
         return None
     strata = fitted.posterior.model.data.strata
     shares = inputs.floor_shares
-    return floor_check(fitted.posterior.thinned(CHECKED), np.array([shares[name] for name in strata]), floor)
+    return floor_check(fitted.posterior.thinned(CHECKED), np.array([shares[name] for name in strata]), floor, rng)
 
 
 def write_bayes(inputs: StageInputs, done: list[tuple[str, str]], known: xr.Dataset, attrs: Mapping[str, Any]) -> None:
@@ -161,7 +164,13 @@ def write_bayes(inputs: StageInputs, done: list[tuple[str, str]], known: xr.Data
 
 def _groups(directory: RunDirectory, stem: str) -> dict[str, xr.Dataset]:
     with xr.open_datatree(directory.work / f"stage-tree-{stem}.nc", engine="h5netcdf") as tree:
-        return {str(name): tree[name].to_dataset().load() for name in tree.children}
+        return {str(name): _with_whole_labels(tree[name].to_dataset().load()) for name in tree.children}
+
+
+def _with_whole_labels(dataset: xr.Dataset) -> xr.Dataset:
+    """Labels as objects: of fixed width, those of one fit would be cut to the width of another's when put together."""
+    text = {name: values.astype(object) for name, values in dataset.coords.items() if values.dtype.kind in "UST"}
+    return dataset.assign_coords(text)
 
 
 def _to_netcdf(tree: xr.DataTree, path: Path) -> None:

@@ -154,6 +154,11 @@ def fit_value_added(
         The chains of the Bayesian engine do not meet its limits.
     """
     (chosen,) = check_contexts([context])
+    if bayes is not None and not isinstance(bayes, BayesOptions):
+        raise InputError(
+            f"bayes must be a BayesOptions, not {type(bayes).__name__}",
+            "from send_va.value_added.bayes import BayesOptions",
+        )
     if engine not in ENGINES:
         raise NotSupportedError(f"there is no engine {engine!r}; use one of {', '.join(ENGINES)}.")
     if draws < 1 or seed < 0:

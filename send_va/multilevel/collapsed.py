@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -180,8 +181,10 @@ class CollapsedModel:
         products of two with their correlation), so that their absolute values are half-normal a priori, and a variance
         of zero is no edge of the space.
         """
-        import pymc as pm
-        import pytensor.tensor as tensor
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="PyTensor could not link")  # nothing here needs its BLAS
+            import pymc as pm
+            import pytensor.tensor as tensor
 
         from send_va.multilevel.collapsed_op import MarginalLikelihood
 

@@ -147,7 +147,7 @@ def _diagnosis(row: dict[str, Any], limits: Limits) -> str:
         said.append(f"chains disagree (R-hat {row['rhat']:.3f} above {limits.rhat})")
     least = min(row["ess_bulk"], row["ess_tail"])
     if not least >= limits.ess:
-        said.append(f"too few effective draws ({least:,.0f} below {limits.ess:,.0f})")
+        said.append(f"too few effective draws ({least:,.0f} below {limits.ess:,.0f}): raise draws")
     if not row["mcse"] <= limits.mcse * row["sd"]:
         said.append(f"Monte-Carlo error above {limits.mcse:.0%} of the posterior SD")
     return "; ".join(said) or "converged"

@@ -64,6 +64,9 @@ def _how_to_read() -> list[str]:
         "Read from the top: a posterior whose chains disagree is not used, whatever follows. Then: does the model make "
         "schools like these; can every school be predicted from the others; how much do priors matter.",
         "",
+        "Parameters are those of the sampler: the intercept is that of centred columns, and where need is estimated "
+        "the spread that identification adds is not in them, but in school_effects.csv, coefficients.csv and draws.nc.",
+        "",
     ]
 
 
@@ -88,21 +91,18 @@ def _section(name: str, stem: str, own: dict[str, pd.DataFrame]) -> list[str]:
         "All parameters are within the limits." if bad.empty else f"{len(bad)} parameter(s) fail; no school is ranked."
     )
     off = checks[checks["reading"] != "as the model makes"]
-    fits = (
-        "The model makes schools like these in all respects checked."
-        if off.empty
-        else (
-            "It does not in: "
-            + "; ".join(f"{row.check}, {row.group} ({row.reading})" for row in off.itertuples())
-            + "."
-        )
+    fits = f"The model makes schools like these in all {len(checks)} respects checked."
+    if len(off):
+        said = "; ".join(f"{row.check}, {row.group} ({row.reading})" for row in off.itertuples())
+        fits = f"It does not in: {said}."
+    if not checks["check"].str.startswith("SD between").any():
+        fits += " Too few schools have five pupils with need or more for checks by school."
+    moved = priors.loc[priors["reading"] != "the prior hardly matters", ["parameter", "key", "reading", "prior"]]
+    most = "; ".join(
+        f"{parameter}, key {key} ({reading}, {float(prior):.2f})"
+        for parameter, key, reading, prior in moved.head(3).itertuples(index=False)
     )
-    moved = priors[priors["reading"] != "the prior hardly matters"]
-    pull = (
-        "No prior matters."
-        if moved.empty
-        else ("Look at: " + "; ".join(f"{row.parameter} ({row.reading})" for row in moved.itertuples()) + ".")
-    )
+    pull = f"{len(moved)} of {len(priors)} parameters are sensitive to a prior{'; most: ' if most else ''}{most}."
     return [
         f"## {name}",
         "",
@@ -126,7 +126,7 @@ def _section(name: str, stem: str, own: dict[str, pd.DataFrame]) -> list[str]:
         "",
         f"**Priors.** {pull}",
         "",
-        _table(priors[["parameter", "prior", "likelihood", "reading"]]),
+        _table(priors[["parameter", "key", "prior", "likelihood", "reading"]]),
         "",
     ]
 

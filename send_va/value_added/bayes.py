@@ -73,6 +73,8 @@ class BayesFit:
         Thinned to the draws of the effects.
     effects : EffectDraws
         Before identification uncertainty was added.
+    coefficients : array, shape (chains, draws, p)
+        Of columns as given, identification uncertainty included.
     convergence : Convergence
         Of all draws.
     """
@@ -80,6 +82,7 @@ class BayesFit:
     fit: ValueAddedFit
     posterior: CollapsedPosterior
     effects: EffectDraws
+    coefficients: FloatArray
     convergence: Convergence
 
 
@@ -189,7 +192,7 @@ def fit_bayes(
     whole = sample_posterior(model, sampling, seed=int(rng.integers(2**31)), progress=progress)
     convergence = check_convergence(whole, options.limits)
     posterior = whole.thinned(draws)
-    effects = posterior.effects(rng)
+    effects, coefficients = posterior.effects(rng), _coefficients(posterior, given)
     drawn, spread = _with_identification(effects, given.shifts, draws)
     between = _between(posterior)
     contrasts = dict(CONTRASTS)
@@ -214,12 +217,12 @@ def fit_bayes(
             },
             not_compared=schools.not_compared,
         ),
-        coefficients=marked(_coefficients(posterior, given), str(attrs["estimator"]), context),
+        coefficients=marked(_coefficient_table(coefficients, given.fixed), str(attrs["estimator"]), context),
         variance_components=marked(_components(posterior), str(attrs["estimator"]), context),
         converged=convergence.converged,
         notes=(str(convergence), *convergence.failures, *_said(options, authorities)),
     )
-    return BayesFit(fit, posterior, effects, convergence)
+    return BayesFit(fit, posterior, effects, coefficients, convergence)
 
 
 def _said(options: BayesOptions, authorities: Authorities | None) -> tuple[str, ...]:
@@ -273,15 +276,23 @@ def named_coefficients(posterior: CollapsedPosterior) -> FloatArray:
     return beta
 
 
-def _coefficients(posterior: CollapsedPosterior, given: BayesInput) -> pd.DataFrame:
-    beta = named_coefficients(posterior).reshape(-1, len(given.fixed))
-    if given.beta_shifts is not None:
-        at = np.arange(len(beta)) % len(given.beta_shifts)
-        beta = beta + given.beta_shifts[at] - given.beta_shifts[at].mean(axis=0)
+def _coefficients(posterior: CollapsedPosterior, given: BayesInput) -> FloatArray:
+    """Draws (chains, draws, p), each moved as one of the draws of the identification parameters moves them."""
+    named = named_coefficients(posterior)
+    if given.beta_shifts is None:
+        return named
+    beta = named.reshape(-1, len(given.fixed))
+    at = np.arange(len(beta)) % len(given.beta_shifts)
+    moved = beta + given.beta_shifts[at] - given.beta_shifts[at].mean(axis=0)
+    return moved.reshape(named.shape)
+
+
+def _coefficient_table(draws: FloatArray, names: Sequence[str]) -> pd.DataFrame:
+    beta = draws.reshape(-1, len(names))
     lower, upper = np.quantile(beta, [_TAIL, 1.0 - _TAIL], axis=0)
     return pd.DataFrame(
         {
-            "term": given.fixed,
+            "term": names,
             "estimate": beta.mean(axis=0),
             "se": beta.std(axis=0, ddof=1),
             "lower": lower,

@@ -21,6 +21,15 @@ _FEWEST = 5  # pupils with need of a school whose mean residual enters a check
 _QUARTERS = 4
 _SENSITIVE = 0.05  # power-scaling sensitivity above which a prior or likelihood is informative
 _TAIL = 0.025
+_LOUD = 0.2  # sensitivity to a prior that is said where a run ends, not only in its report
+_SHOWN = 5
+_KEYS = {
+    "beta": "prior_coefficient",
+    "group_sd": "prior_school_sd",
+    "group_corr": "prior_correlation",
+    "outer_sd": "prior_la_sd",
+    "residual_sd": "prior_residual_sd",
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ def predictive_checks(
     used = np.flatnonzero((schools.n_need >= _FEWEST) & ~schools.not_compared)
     flat = [values.reshape(-1, *values.shape[2:])[:, used] for values in (observed, replicated)]
     rows = []
-    if len(used) >= _QUARTERS:
+    if len(used) >= 2 * _QUARTERS:
         spread = [np.nanstd(values[..., 1], axis=1, ddof=1) for values in flat]
         rows.append(_row("SD between schools of mean residuals with need", "all", *spread))
         order = np.argsort(np.argsort(schools.n_need[used], kind="stable"), kind="stable")
@@ -151,7 +160,9 @@ def _reading(p: float) -> str:
     return "less than the model makes" if p > 1.0 - _TAIL else "as the model makes"
 
 
-def floor_check(posterior: CollapsedPosterior, observed: FloatArray, floor: float) -> pd.DataFrame:
+def floor_check(
+    posterior: CollapsedPosterior, observed: FloatArray, floor: float, rng: np.random.Generator
+) -> pd.DataFrame:
     """Share of outcomes at the floor beside what a normal outcome would have at or below it, by stratum.
 
     Parameters
@@ -161,6 +172,8 @@ def floor_check(posterior: CollapsedPosterior, observed: FloatArray, floor: floa
         Share of records of each stratum at the floor.
     floor : float
         In outcome units.
+    rng : numpy.random.Generator
+        For the counts of replicates.
 
     Returns
     -------
@@ -181,20 +194,12 @@ def floor_check(posterior: CollapsedPosterior, observed: FloatArray, floor: floa
         variance += posterior.residual_sd[..., s].reshape(-1) ** 2
         at = (floor - data.center[-1] - beta @ mean[:-1]) / np.sqrt(variance)
         below = np.asarray(norm.cdf(at))
-        noise = np.sqrt(below * (1.0 - below) / data.counts[s].sum())
+        records = round(data.counts[s].sum())
+        again = rng.binomial(records, below) / records
         rows.append(
-            {
-                "check": "share of outcomes at the floor (normal approximation)",
-                "group": name,
-                "observed": float(observed[s]),
-                "replicated": float(below.mean()),
-                "lower": float((below - 2.0 * noise).min()),
-                "upper": float((below + 2.0 * noise).max()),
-                "p": float(norm.sf((observed[s] - below) / np.maximum(noise, 1e-12)).mean()),
-            }
+            _row("share of outcomes at the floor (normal approximation)", name, np.full(len(again), observed[s]), again)
         )
-    table = pd.DataFrame(rows)
-    return table.assign(reading=[_reading(value) for value in table["p"]])
+    return pd.DataFrame(rows)
 
 
 def leave_one_out(log_likelihood: xr.DataArray) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -208,7 +213,8 @@ def leave_one_out(log_likelihood: xr.DataArray) -> tuple[pd.DataFrame, pd.DataFr
     Returns
     -------
     schools, summary : DataFrame
-        A Pareto k above .7 says that a school matters so much that its own prediction cannot be told from these draws.
+        A Pareto k above ArviZ's limit for this number of draws (at most .7) says that a school matters so much that its
+        own prediction cannot be told from these draws: fit again without it to score it, and keep it in the study.
 
     References
     ----------
@@ -232,7 +238,8 @@ def leave_one_out(log_likelihood: xr.DataArray) -> tuple[pd.DataFrame, pd.DataFr
     schools = pd.DataFrame(
         {"school": log_likelihood["school"].to_numpy().astype(str), "elpd": elpd, "pareto_k": k, "reading": reading}
     )
-    said = "usable" if not bad.any() else f"{int(bad.sum())} school(s) too influential: refit without them"
+    named = ", ".join(schools.loc[bad, "school"].head(_SHOWN))
+    said = "usable" if not bad.any() else f"too influential to be scored so, which is no reason to drop them: {named}"
     summary = {
         "elpd": float(found.elpd),
         "se": float(found.se),
@@ -250,8 +257,9 @@ def prior_sensitivity(posterior: CollapsedPosterior) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Sensitivities above .05 are informative: of the prior alone, the prior outweighs the records; of both, the prior
-        contradicts the records.
+        parameter, key (of ``[bayes]``), prior, likelihood, reading; most sensitive first. Above .05 a prior matters.
+        Where the likelihood matters more, the two may be in conflict: with few groups or authorities, or because the
+        scale is wrong; elsewhere the prior outweighs the records.
 
     References
     ----------
@@ -274,8 +282,21 @@ def prior_sensitivity(posterior: CollapsedPosterior) -> pd.DataFrame:
     said.setLevel(level)
     prior, likelihood = table["prior"].to_numpy(dtype=float), table["likelihood"].to_numpy(dtype=float)
     reading = np.select(
-        [(prior > _SENSITIVE) & (likelihood > _SENSITIVE), prior > _SENSITIVE],
-        ["the prior contradicts the records: look at its scale", "the prior outweighs the records"],
+        [(prior > _SENSITIVE) & (likelihood > prior), prior > _SENSITIVE],
+        ["possible conflict: prior and records pull apart", "the prior outweighs the records"],
         default="the prior hardly matters",
     )
-    return pd.DataFrame({"parameter": table.index, "prior": prior, "likelihood": likelihood, "reading": reading})
+    keys = [_KEYS.get(str(name).partition("[")[0], "") for name in table.index]
+    found = pd.DataFrame(
+        {"parameter": table.index, "key": keys, "prior": prior, "likelihood": likelihood, "reading": reading}
+    )
+    return found.sort_values("prior", ascending=False, kind="stable", ignore_index=True)
+
+
+def loud_priors(sensitivity: pd.DataFrame) -> list[str]:
+    """Notes on priors that move the posterior a great deal, for where a run ends; one a key of the study file."""
+    loud = sensitivity[sensitivity["prior"] > _LOUD].drop_duplicates("key")
+    return [
+        f"{key or parameter}: {reading} (sensitivity {float(prior):.2f} of {parameter}); see diagnostics.md"
+        for key, parameter, reading, prior in loud[["key", "parameter", "reading", "prior"]].itertuples(index=False)
+    ]

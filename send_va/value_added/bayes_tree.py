@@ -50,7 +50,7 @@ def posterior_groups(fit: BayesFit, observed: FloatArray, replicated: FloatArray
     few = {"chain": np.arange(chains), "draw": np.arange(checked.shape[1]), "school": schools, "status": list(STATUS)}
     residuals = (*_DIMS, "school", "status")
     return {
-        "posterior": _parameters(posterior).merge(xr.Dataset(by_school, coords=coords)),
+        "posterior": _parameters(posterior, fit.coefficients).merge(xr.Dataset(by_school, coords=coords)),
         "prior": _prior(posterior, rng),
         "posterior_predictive": xr.Dataset({"mean_residual": (residuals, replicated.astype(np.float32))}, coords=few),
         "observed_data": xr.Dataset(
@@ -66,10 +66,10 @@ def posterior_groups(fit: BayesFit, observed: FloatArray, replicated: FloatArray
     }
 
 
-def _parameters(posterior: CollapsedPosterior) -> xr.Dataset:
+def _parameters(posterior: CollapsedPosterior, coefficients: FloatArray) -> xr.Dataset:
     """Parameters, the intercept that of columns as given, and the SD between schools of each measure."""
     named = posterior.parameters()
-    named["beta"] = (named["beta"].dims, named_coefficients(posterior))
+    named["beta"] = (named["beta"].dims, coefficients)
     between = posterior.effect_cov.copy()
     for k, at in enumerate(posterior.model.data.outer_effects):
         between[..., at, at] += posterior.outer_sd[..., k] ** 2
@@ -84,7 +84,8 @@ def _measure_sd(between: FloatArray) -> xr.Dataset:
 
 
 def _prior(posterior: CollapsedPosterior, rng: np.random.Generator) -> xr.Dataset:
-    return _parameters(prior_draws(posterior.model, _PRIOR_DRAWS, rng))
+    drawn = prior_draws(posterior.model, _PRIOR_DRAWS, rng)
+    return _parameters(drawn, named_coefficients(drawn))
 
 
 def _stats(posterior: CollapsedPosterior) -> xr.Dataset:
