@@ -171,7 +171,7 @@ def test_a_collinear_covariate_is_named_and_leaves_nothing_behind(cohort_folder:
 
 def test_other_engines_and_estimators_are_refused(cohort_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(NotSupportedError, match="reml"):
-        sv.run(cohort_folder / "study.toml", tmp_path / "out", engine="bayes")
+        sv.run(cohort_folder / "study.toml", tmp_path / "out", engine="stan")
     cohort = sv.read_cohort(cohort_folder / "study.toml")
     with pytest.raises(NotSupportedError, match="labelled"):
         sv.fit_value_added(cohort, estimator="best")
