@@ -21,8 +21,13 @@ types: setup
 imports: setup
 	.venv/bin/lint-imports
 
+# Two halves side by side, since most tests use one core.
+HALF := tests/identification tests/multilevel tests/validation
+
 tests: setup
-	$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest $(HALF) & first=$$!; \
+	$(PYTHON) -m pytest $(addprefix --ignore=,$(HALF)); second=$$?; \
+	wait $$first && exit $$second
 
 analyses: setup
 	$(PYTHON) analyses/run_all.py

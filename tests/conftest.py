@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("NPROC", "1")  # read by XLA when it starts: its threads would slow down chains side by side
 
 
 def _folder(variable: str, default: str) -> Path:

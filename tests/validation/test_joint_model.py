@@ -48,7 +48,7 @@ def made() -> JointRecords:
 
 @cache
 def posterior() -> JointPosterior:
-    return sample_joint(made(), np.random.default_rng(6), draws=100, tune=150, progress=False, cores=1)
+    return sample_joint(made(), np.random.default_rng(6), draws=100, tune=150, progress=False, cores=2)
 
 
 def test_simulated_labels_and_outcomes_follow_their_parameters() -> None:
