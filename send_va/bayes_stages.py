@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from send_va.identification.need import Need
+from send_va.multilevel.collapsed_posterior import CollapsedPosterior
 from send_va.multilevel.collapsed_priors import Priors
 from send_va.multilevel.collapsed_robust import check_groups
 from send_va.multilevel.convergence import Limits
@@ -21,7 +21,7 @@ from send_va.run_directory import RunDirectory
 from send_va.stage_files import csv_writer, save_fit
 from send_va.stage_inputs import StageInputs, context_generator
 from send_va.study_bayes import BayesSection
-from send_va.value_added.bayes import BayesFit, BayesOptions, SchoolFacts
+from send_va.value_added.bayes import BayesFit, BayesOptions
 from send_va.value_added.bayes_checks import (
     floor_check,
     leave_one_out,
@@ -31,11 +31,12 @@ from send_va.value_added.bayes_checks import (
     prior_sensitivity,
 )
 from send_va.value_added.bayes_estimators import fit_labelled_bayes, fit_need_bayes
-from send_va.value_added.bayes_tree import CHECKED, combined_tree, posterior_groups
+from send_va.value_added.bayes_tree import combined_tree, posterior_groups
 from send_va.value_added.design import LabelledProducts
 from send_va.value_added.pupil_design import PupilDesign
 
 CHECK_TABLES = ("convergence", "predictive_checks", "leave_one_out", "leave_one_out_summary", "prior_sensitivity")
+_CHECKED = 400  # draws over all chains for which replicates and log-likelihoods are worked out and kept
 _CHECK_STREAM = 21  # spawn key of generators of replicates and prior draws
 
 
@@ -59,31 +60,17 @@ def bayes_options(section: BayesSection) -> BayesOptions:
 
 
 def need_fits(
-    inputs: StageInputs,
-    design: PupilDesign,
-    need: Need,
-    name: str,
-    rng: np.random.Generator,
-    identification_draws: int | None,
-    tick: Callable[[int], None],
+    inputs: StageInputs, design: PupilDesign, need: Need, name: str, options: Mapping[str, Any]
 ) -> dict[Context, BayesFit]:
-    """Posteriors of one estimator with need estimated, in all contexts."""
-    study = inputs.study
+    """Posteriors of one estimator with need estimated, in all contexts; `options` are those of either engine."""
     return fit_need_bayes(
         design,
         need.scores(name),
         name,
         inputs.contexts,
         authorities=inputs.authorities,
-        options=bayes_options(study.bayes),
-        rng=rng,
-        draws=study.value_added.draws,
-        identification_draws=identification_draws,
-        prior_slope=study.value_added.prior_slope,
-        residual_by_need=study.value_added.residual_by_need,
-        plug_in=study.identification.plug_in,
-        attrs=inputs.attrs | {"assumes": need.assumes(name)},
-        progress=tick,
+        options=bayes_options(inputs.study.bayes),
+        **options,
     )
 
 
@@ -110,21 +97,13 @@ def save_bayes(inputs: StageInputs, fitted: BayesFit) -> None:
     stem = f"{attrs['estimator']}-{attrs['context']}"
     key = (_CHECK_STREAM, *stem.encode())
     rng = np.random.default_rng(np.random.SeedSequence(inputs.study.study.seed, spawn_key=key))
-    checked = fitted.posterior.thinned(CHECKED)
+    checked = fitted.posterior.thinned(_CHECKED)
     observed, replicated = mean_residuals(checked, rng)
-    groups = posterior_groups(fitted, observed, replicated, rng)
+    groups = posterior_groups(fitted, checked, observed, replicated, rng)
     schools, summary = leave_one_out(groups["log_likelihood"]["outcome"].astype(np.float64))
-    effects = fitted.fit.effects.data
-    facts = SchoolFacts(
-        tuple(fitted.fit.effects.schools),
-        effects["n_pupils"].to_numpy(),
-        effects["n_need"].to_numpy(),
-        effects["flag"].to_numpy().astype(str).tolist(),
-        np.isnan(effects["mean"].sel(measure="theta").to_numpy()),
-    )
     tables = {
         "convergence": fitted.convergence.table,
-        "predictive_checks": predictive_checks(observed, replicated, facts, _floor(inputs, fitted, rng)),
+        "predictive_checks": predictive_checks(observed, replicated, fitted.schools, _floor(inputs, checked, rng)),
         "leave_one_out": schools,
         "leave_one_out_summary": summary,
         "prior_sensitivity": prior_sensitivity(fitted.posterior),
@@ -140,14 +119,13 @@ def save_bayes(inputs: StageInputs, fitted: BayesFit) -> None:
     save_fit(directory, replace(fitted.fit, notes=(*fitted.fit.notes, *said)))
 
 
-def _floor(inputs: StageInputs, fitted: BayesFit, rng: np.random.Generator) -> pd.DataFrame | None:
+def _floor(inputs: StageInputs, checked: CollapsedPosterior, rng: np.random.Generator) -> pd.DataFrame | None:
     """Share of outcomes at the lowest possible value beside what a normal outcome would have there."""
     floor = inputs.study.outcome.minimum
     if floor is None:
         return None
-    strata = fitted.posterior.model.data.strata
-    shares = inputs.floor_shares
-    return floor_check(fitted.posterior.thinned(CHECKED), np.array([shares[name] for name in strata]), floor, rng)
+    shares = np.array([inputs.floor_shares[name] for name in checked.model.data.strata])
+    return floor_check(checked, shares, floor, rng)
 
 
 def write_bayes(inputs: StageInputs, done: list[tuple[str, str]], known: xr.Dataset, attrs: Mapping[str, Any]) -> None:
@@ -155,7 +133,7 @@ def write_bayes(inputs: StageInputs, done: list[tuple[str, str]], known: xr.Data
     directory = inputs.directory
     parts = [(estimator, context, _groups(directory, f"{estimator}-{context}")) for estimator, context in done]
     tree = combined_tree(parts, known, dict(attrs))
-    directory.write("draws.nc", lambda path: _to_netcdf(tree, path))
+    directory.write("draws.nc", lambda path: tree.to_netcdf(path, engine="h5netcdf"))
     synthetic = inputs.study.study.synthetic
     for name in CHECK_TABLES:
         rows = [pd.read_csv(directory.work / f"stage-check-{name}-{a}-{b}.csv", dtype={"school": str}) for a, b in done]
@@ -171,7 +149,3 @@ def _with_whole_labels(dataset: xr.Dataset) -> xr.Dataset:
     """Labels as objects: of fixed width, those of one fit would be cut to the width of another's when put together."""
     text = {name: values.astype(object) for name, values in dataset.coords.items() if values.dtype.kind in "UST"}
     return dataset.assign_coords(text)
-
-
-def _to_netcdf(tree: xr.DataTree, path: Path) -> None:
-    tree.to_netcdf(path, engine="h5netcdf")

@@ -169,10 +169,9 @@ def fit_value_added(
     columns = context_columns(cohort, profile)
     rng = context_generator(seed, chosen)
     attrs: dict[str, Any] = {"seed": seed, "engine": engine, "unit": unit, "synthetic": int(cohort.synthetic)}
-    among: dict[str, Any] = {
-        "authorities": school_authorities(cohort, tuple(profile.schools.schools)),
-        "options": bayes,
-    }
+    among: dict[str, Any] = {"options": bayes}
+    if engine == "bayes":
+        among["authorities"] = school_authorities(cohort, tuple(profile.schools.schools))
     if name == "labelled":
         data = labelled_products(cohort, profile, columns)
         if engine == "bayes":

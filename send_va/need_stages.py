@@ -23,7 +23,6 @@ from send_va.identification.lottery import identification_lottery
 from send_va.identification.need import NEED_ESTIMATORS, Need, estimate_need
 from send_va.identification.tables import national_standard, school_table
 from send_va.multilevel.threads import one_blas_thread
-from send_va.records.design_columns import Context
 from send_va.stage_files import csv_writer, load_effects, save_fit, stage_files
 from send_va.stage_inputs import StageInputs
 from send_va.study import Study
@@ -119,44 +118,28 @@ def _with_delta(fit: ValueAddedFit, unit: str) -> ValueAddedFit:
 
 def _fit_and_save(inputs: StageInputs, design: PupilDesign, need: Need, name: str, tick: Callable[[int], None]) -> None:
     """Fit one estimator in all contexts by the engine of the run, and write its files."""
-    unit, options = inputs.study.outcome.unit, inputs.study.identification
-    at = NEED_ESTIMATORS.index(next(known for known in NEED_ESTIMATORS if known == name))
-    rng = np.random.default_rng(np.random.SeedSequence(inputs.study.study.seed, spawn_key=(_VALUE_ADDED_STREAM, at)))
-    few = min(options.draws, _LABEL_FREE_DRAWS) if name == "label_free" else None
-    if inputs.engine == "bayes":
-        for fitted in need_fits(inputs, design, need, name, rng, few, tick).values():
-            save_bayes(inputs, replace(fitted, fit=_with_delta(fitted.fit, unit)))
-    else:
-        for fit in _fitted(inputs, design, need, name, rng, few, tick).values():
-            save_fit(inputs.directory, _with_delta(fit, unit))
-
-
-def _fitted(
-    inputs: StageInputs,
-    design: PupilDesign,
-    need: Need,
-    name: str,
-    rng: np.random.Generator,
-    identification_draws: int | None,
-    tick: Callable[[int], None],
-) -> dict[Context, ValueAddedFit]:
     study = inputs.study
+    at = NEED_ESTIMATORS.index(next(known for known in NEED_ESTIMATORS if known == name))
+    few = min(study.identification.draws, _LABEL_FREE_DRAWS) if name == "label_free" else None
+    options: dict[str, Any] = {
+        "rng": np.random.default_rng(np.random.SeedSequence(study.study.seed, spawn_key=(_VALUE_ADDED_STREAM, at))),
+        "draws": study.value_added.draws,
+        "prior_slope": study.value_added.prior_slope,
+        "residual_by_need": study.value_added.residual_by_need,
+        "identification_draws": few,
+        "plug_in": study.identification.plug_in,
+        "attrs": inputs.attrs | {"assumes": need.assumes(name)},
+        "progress": tick,
+    }
+    if inputs.engine == "bayes":
+        for fitted in need_fits(inputs, design, need, name, options).values():
+            save_bayes(inputs, replace(fitted, fit=_with_delta(fitted.fit, study.outcome.unit)))
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)  # said in the notes of the run
-        return fit_need(
-            design,
-            need.scores(name),
-            name,
-            inputs.contexts,
-            rng=rng,
-            draws=study.value_added.draws,
-            prior_slope=study.value_added.prior_slope,
-            residual_by_need=study.value_added.residual_by_need,
-            identification_draws=identification_draws,
-            plug_in=study.identification.plug_in,
-            attrs=inputs.attrs | {"assumes": need.assumes(name)},
-            progress=tick,
-        )
+        fits = fit_need(design, need.scores(name), name, inputs.contexts, **options)
+    for fit in fits.values():
+        save_fit(inputs.directory, _with_delta(fit, study.outcome.unit))
 
 
 def _write_identification(inputs: StageInputs, need: Need, shares: pd.DataFrame) -> dict[str, Any]:

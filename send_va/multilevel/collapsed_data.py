@@ -61,6 +61,11 @@ class CollapsedData:
     center: FloatArray
 
     @property
+    def parents(self) -> NDArray[np.int64]:
+        """Outer group of each group as kernels take it: empty without an outer level."""
+        return np.zeros(0, dtype=np.int64) if self.parent is None else self.parent.astype(np.int64)
+
+    @property
     def total(self) -> FloatArray:
         """Products over all records, shape (S, m, m)."""
         return np.asarray(self.own.sum(axis=1))
@@ -251,8 +256,7 @@ class WhitenedProducts:
 
     def arrays(self, data: CollapsedData) -> tuple[NDArray[Any], ...]:
         """What the kernel of normal effects takes beside parameters, in its order."""
-        parent = np.zeros(0, dtype=np.int64) if data.parent is None else data.parent.astype(np.int64)
-        return (*self.sums(data), parent)
+        return (*self.sums(data), data.parents)
 
     def sums(self, data: CollapsedData) -> tuple[NDArray[Any], ...]:
         """What every kernel takes of the records, in its order."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from send_va.errors import InputError
 from send_va.multilevel.collapsed import CollapsedModel, padded_lower, padded_sd
@@ -90,6 +89,14 @@ class CollapsedPosterior:
         return np.asarray(self.group_cov * inflation(self.nu)[..., None, None])
 
     @property
+    def between_cov(self) -> FloatArray:
+        """Covariance of both levels' effects together between groups, shape (chains, draws, q, q)."""
+        between = self.effect_cov.copy()
+        for k, at in enumerate(self.model.data.outer_effects):
+            between[..., at, at] += self.outer_sd[..., k] ** 2
+        return between
+
+    @property
     def group_sd(self) -> FloatArray:
         """SDs between groups, shape (chains, draws, q); scales where effects are Student-t."""
         return np.asarray(np.sqrt(np.einsum("...aa->...a", self.group_cov)))
@@ -149,16 +156,14 @@ class CollapsedPosterior:
         chains, have = self.shape
         each = min(have, -(-draws // chains))
         at = np.floor((np.arange(each) + 0.5) * have / each).astype(int)
-        return CollapsedPosterior(
-            self.model,
-            self.beta[:, at],
-            self.group_cov[:, at],
-            self.outer_sd[:, at],
-            self.residual_sd[:, at],
-            self.sample_stats.isel(draw=at),
-            self.sampling,
-            self.seed,
-            None if self.nu is None else self.nu[:, at],
+        return replace(
+            self,
+            beta=self.beta[:, at],
+            group_cov=self.group_cov[:, at],
+            outer_sd=self.outer_sd[:, at],
+            residual_sd=self.residual_sd[:, at],
+            sample_stats=self.sample_stats.isel(draw=at),
+            nu=None if self.nu is None else self.nu[:, at],
         )
 
     @one_blas_thread
@@ -189,9 +194,7 @@ class CollapsedPosterior:
                 )
             else:
                 above = rng.standard_normal((outer, EFFECTS))
-                draw_effects_at(
-                    precision, lower, last, data.zz, self._parent(), work, noise, above, drawn, first, second
-                )
+                draw_effects_at(precision, lower, last, data.zz, data.parents, work, noise, above, drawn, first, second)
             out[s] = drawn[:, :q]
 
         self._for_each(one)
@@ -223,7 +226,7 @@ class CollapsedPosterior:
             if self.nu is not None:
                 student_log_likelihood_by_group(precision, lower, last, NODES, data.zz, work, squares[s], out[s])
             else:
-                log_likelihood_by_group(precision, lower, last, data.zz, self._parent(), work, squares[s], out[s])
+                log_likelihood_by_group(precision, lower, last, data.zz, data.parents, work, squares[s], out[s])
 
         self._for_each(one)
         return out.reshape(*self.shape, -1)
@@ -258,10 +261,6 @@ class CollapsedPosterior:
         direction = np.append(-self.beta[at], 1.0)
         sums = np.einsum("gsam,m,s->ga", data.zm, direction, precision, optimize=True)
         return sums[:, :q], np.einsum("gsab,s->gab", data.zz, precision)[:, :q, :q]
-
-    def _parent(self) -> NDArray[np.int64]:
-        parent = self.model.data.parent
-        return np.zeros(0, dtype=np.int64) if parent is None else parent.astype(np.int64)
 
     def _for_each(self, one: Callable[..., None]) -> None:
         """Call `one` for every draw, with the products of its residuals in the arrays it works in.

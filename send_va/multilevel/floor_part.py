@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +11,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from send_va.errors import InputError, NotSupportedError
+from send_va.errors import InputError
 from send_va.multilevel.crossproducts import FloatArray
-from send_va.multilevel.nuts import Sampling
+from send_va.multilevel.nuts import Sampling, by_nutpie, by_pymc
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -218,41 +216,11 @@ def _model(cells: FloorCells) -> pm.Model:
 
 def _sampled(model: pm.Model, sampling: Sampling, seed: int) -> xr.DataTree:
     if sampling.sampler == "pymc":
-        import pymc as pm
+        return by_pymc(model, sampling, seed)
+    return by_nutpie(lambda: _compiled(model), sampling, seed)
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # convergence is judged by send_va.multilevel.convergence
-            slow: xr.DataTree = pm.sample(
-                sampling.draws,
-                tune=sampling.tune,
-                chains=sampling.chains,
-                cores=1,
-                random_seed=seed,
-                nuts_sampler="pymc",
-                target_accept=sampling.target_accept,
-                model=model,
-                progressbar=False,
-                quiet=True,
-                compute_convergence_checks=False,
-            )
-        return slow
-    os.environ.setdefault("NPROC", "1")  # read by XLA when it starts: chains run side by side, one thread for each
-    try:
-        import nutpie
-    except ImportError as error:
-        raise NotSupportedError(
-            f'{error.name} is not installed; run pip install "send-va[bayes]", or choose sampler "pymc", which is slow.'
-        ) from error
-    compiled = nutpie.compile_pymc_model(model, backend="jax", gradient_backend="jax")
-    quick: xr.DataTree = nutpie.sample(
-        compiled,
-        draws=sampling.draws,
-        tune=sampling.tune,
-        chains=sampling.chains,
-        cores=min(sampling.chains, os.cpu_count() or 1),
-        seed=seed,
-        save_warmup=False,
-        progress_bar=False,
-        target_accept=sampling.target_accept,
-    )
-    return quick
+
+def _compiled(model: pm.Model) -> Any:
+    import nutpie
+
+    return nutpie.compile_pymc_model(model, backend="jax", gradient_backend="jax")

@@ -20,6 +20,8 @@ from send_va.multilevel.collapsed_density import CollapsedDensity
 from send_va.multilevel.split_density import SplitDensity
 
 if TYPE_CHECKING:
+    import pymc as pm
+
     from send_va.multilevel.collapsed import CollapsedModel
 
 Sampler = Literal["nutpie", "pymc"]
@@ -96,11 +98,12 @@ def sample(
         Sampling was interrupted: a part of the draws is no result.
     """
     if sampling.sampler == "pymc":
-        return _by_pymc(model, sampling, seed)
-    return _by_nutpie(model, sampling, seed, progress)
+        return by_pymc(model.build().model, sampling, seed, mode="FAST_COMPILE")
+    return by_nutpie(lambda: _compiled(model), sampling, seed, progress)
 
 
-def _by_pymc(model: CollapsedModel, sampling: Sampling, seed: int) -> xr.DataTree:
+def by_pymc(model: pm.Model, sampling: Sampling, seed: int, mode: str | None = None) -> xr.DataTree:
+    """Sample a model by PyMC's own sampler, one chain after the other; `mode` is how PyTensor compiles it."""
     import pymc as pm
 
     with warnings.catch_warnings():
@@ -113,52 +116,43 @@ def _by_pymc(model: CollapsedModel, sampling: Sampling, seed: int) -> xr.DataTre
             random_seed=seed,
             nuts_sampler="pymc",
             target_accept=sampling.target_accept,
-            model=model.build().model,
+            model=model,
             progressbar=False,
             quiet=True,
             compute_convergence_checks=False,
-            compile_kwargs={"mode": "FAST_COMPILE"},
+            **({} if mode is None else {"compile_kwargs": {"mode": mode}}),
         )
     return tree
 
 
-def _density(model: CollapsedModel) -> CollapsedDensity | SplitDensity:
-    """The compiled density of a model with normal effects; that of its statement in PyMC otherwise."""
-    if model.groups == "normal":
-        return CollapsedDensity(model)
-    os.environ.setdefault("NPROC", "1")  # read by XLA when it starts: chains run side by side, one thread for each
-    return SplitDensity(model.build())
-
-
-def _by_nutpie(
-    model: CollapsedModel, sampling: Sampling, seed: int, progress: Callable[[int], None] | None
+def by_nutpie(
+    compiled: Callable[[], Any], sampling: Sampling, seed: int, progress: Callable[[int], None] | None = None
 ) -> xr.DataTree:
+    """Sample what `compiled` makes, as nutpie takes it; called only where nutpie is installed.
+
+    Raises
+    ------
+    NotSupportedError
+        nutpie, or what `compiled` imports, is not installed.
+    KeyboardInterrupt
+        Sampling was interrupted: a part of the draws is no result.
+    """
+    os.environ.setdefault("NPROC", "1")  # read by XLA when it starts: chains run side by side, one thread for each
     try:
         import nutpie
-        from nutpie.compiled_pyfunc import from_pyfunc
+
+        ready = compiled()
     except ImportError as error:
         raise NotSupportedError(
             f'{error.name} is not installed; run pip install "send-va[bayes]", or choose sampler "pymc", which is slow.'
         ) from error
-    density = _density(model)
-    compiled = from_pyfunc(
-        density.size,
-        density.of_thread,
-        lambda *_: density.natural,
-        [np.dtype(np.float64)] * len(density.names),
-        density.shapes,
-        density.names,
-        coords=model.coords,
-        dims=dict(zip(density.names, density.dims, strict=True)),
-        make_initial_point_fn=density.initial_point,
-    )
 
     def report(chains: list[Any]) -> None:
         if progress is not None:
             progress(sum(chain.finished_draws for chain in chains))
 
     tree: xr.DataTree = nutpie.sample(
-        compiled,
+        ready,
         draws=sampling.draws,
         tune=sampling.tune,
         chains=sampling.chains,
@@ -174,3 +168,21 @@ def _by_nutpie(
     if done["draw"] < sampling.draws or done["chain"] < sampling.chains:
         raise KeyboardInterrupt
     return tree
+
+
+def _compiled(model: CollapsedModel) -> Any:
+    """The density of a collapsed model as nutpie takes it: the compiled one, or that of its statement in PyMC."""
+    from nutpie.compiled_pyfunc import from_pyfunc
+
+    density = CollapsedDensity(model) if model.groups == "normal" else SplitDensity(model.build())
+    return from_pyfunc(
+        density.size,
+        density.of_thread,
+        lambda *_: density.natural,
+        [np.dtype(np.float64)] * len(density.names),
+        density.shapes,
+        density.names,
+        coords=model.coords,
+        dims=dict(zip(density.names, density.dims, strict=True)),
+        make_initial_point_fn=density.initial_point,
+    )

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from send_va.errors import NotSupportedError
-
 if TYPE_CHECKING:
     from send_va.multilevel.collapsed import BuiltModel
 
@@ -32,18 +30,13 @@ class SplitDensity:
 
     Raises
     ------
-    NotSupportedError
+    ImportError
         JAX is not installed.
     """
 
     def __init__(self, built: BuiltModel) -> None:
-        try:
-            import jax
-            import jax.numpy as jnp
-        except ImportError as error:
-            raise NotSupportedError(
-                'this model needs JAX; run pip install "send-va[bayes]", or choose sampler "pymc", which is slow.'
-            ) from error
+        import jax
+        import jax.numpy as jnp
         from pymc.sampling.jax import get_jaxified_graph
 
         config: Any = jax.config

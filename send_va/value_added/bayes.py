@@ -62,6 +62,25 @@ class BayesOptions:
 
 
 @dataclass(frozen=True)
+class SchoolFacts:
+    """What is known of schools beside outcomes.
+
+    Attributes
+    ----------
+    schools : tuple of str
+    n_pupils, n_need : integer array, shape (schools,)
+    flags : sequence of str
+    not_compared : bool array, shape (schools,)
+    """
+
+    schools: tuple[str, ...]
+    n_pupils: NDArray[np.integer]
+    n_need: NDArray[np.integer]
+    flags: Sequence[str]
+    not_compared: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class BayesFit:
     """One estimator in one context.
 
@@ -69,6 +88,7 @@ class BayesFit:
     ----------
     fit : ValueAddedFit
         In the form that every engine returns.
+    schools : SchoolFacts
     posterior : CollapsedPosterior
         Thinned to the draws of the effects.
     effects : EffectDraws
@@ -80,6 +100,7 @@ class BayesFit:
     """
 
     fit: ValueAddedFit
+    schools: SchoolFacts
     posterior: CollapsedPosterior
     effects: EffectDraws
     coefficients: FloatArray
@@ -118,25 +139,6 @@ class BayesInput:
     log_weights: FloatArray | None = None
     shifts: FloatArray | None = None
     beta_shifts: FloatArray | None = None
-
-
-@dataclass(frozen=True)
-class SchoolFacts:
-    """What is known of schools beside outcomes.
-
-    Attributes
-    ----------
-    schools : tuple of str
-    n_pupils, n_need : integer array, shape (schools,)
-    flags : sequence of str
-    not_compared : bool array, shape (schools,)
-    """
-
-    schools: tuple[str, ...]
-    n_pupils: NDArray[np.integer]
-    n_need: NDArray[np.integer]
-    flags: Sequence[str]
-    not_compared: NDArray[np.bool_]
 
 
 def fit_bayes(
@@ -193,8 +195,8 @@ def fit_bayes(
     convergence = check_convergence(whole, options.limits)
     posterior = whole.thinned(draws)
     effects, coefficients = posterior.effects(rng), _coefficients(posterior, given)
-    drawn, spread = _with_identification(effects, given.shifts, draws)
-    between = _between(posterior)
+    drawn, spread = _with_identification(effects, given.shifts)
+    between = posterior.between_cov.mean(axis=(0, 1))
     contrasts = dict(CONTRASTS)
     if "mean_p0" in attrs:
         contrasts["at_mean_p0"] = (1.0, float(attrs["mean_p0"]), 0.0)
@@ -222,7 +224,7 @@ def fit_bayes(
         converged=convergence.converged,
         notes=(str(convergence), *convergence.failures, *_said(options, authorities)),
     )
-    return BayesFit(fit, posterior, effects, coefficients, convergence)
+    return BayesFit(fit, schools, posterior, effects, coefficients, convergence)
 
 
 def _said(options: BayesOptions, authorities: Authorities | None) -> tuple[str, ...]:
@@ -248,22 +250,18 @@ def _data(given: BayesInput, schools: SchoolFacts, authorities: Authorities | No
     )
 
 
-def _with_identification(effects: EffectDraws, shifts: FloatArray | None, draws: int) -> tuple[FloatArray, FloatArray]:
+def _with_identification(effects: EffectDraws, shifts: FloatArray | None) -> tuple[FloatArray, FloatArray]:
     """Widen the posterior at expected scores by how far effects move over draws of the identification parameters."""
     if shifts is None:
         return effects.draws, effects.covariance
-    at = np.arange(len(effects.draws)) % len(shifts)  # chains follow one another, so each meets all of them
-    moved = effects.draws + shifts[at] - shifts[at].mean(axis=0)
     between = np.einsum("dga,dgb->gab", shifts, shifts) / (len(shifts) - 1)
-    return moved, effects.covariance + between
+    return _moved(effects.draws, shifts), effects.covariance + between
 
 
-def _between(posterior: CollapsedPosterior) -> FloatArray:
-    """Covariance of a school's effects, that of its authority included, averaged over draws."""
-    between = posterior.effect_cov.mean(axis=(0, 1))
-    for k, at in enumerate(posterior.model.data.outer_effects):
-        between[at, at] += float((posterior.outer_sd[..., k] ** 2).mean())
-    return np.asarray(between)
+def _moved(draws: FloatArray, shifts: FloatArray) -> FloatArray:
+    """Move every draw by one of the shifts, in turn: chains follow one another, so each meets all of them."""
+    at = np.arange(len(draws)) % len(shifts)
+    return np.asarray(draws + shifts[at] - shifts[at].mean(axis=0))
 
 
 def named_coefficients(posterior: CollapsedPosterior) -> FloatArray:
@@ -281,10 +279,7 @@ def _coefficients(posterior: CollapsedPosterior, given: BayesInput) -> FloatArra
     named = named_coefficients(posterior)
     if given.beta_shifts is None:
         return named
-    beta = named.reshape(-1, len(given.fixed))
-    at = np.arange(len(beta)) % len(given.beta_shifts)
-    moved = beta + given.beta_shifts[at] - given.beta_shifts[at].mean(axis=0)
-    return moved.reshape(named.shape)
+    return _moved(named.reshape(-1, len(given.fixed)), given.beta_shifts).reshape(named.shape)
 
 
 def _coefficient_table(draws: FloatArray, names: Sequence[str]) -> pd.DataFrame:

@@ -14,20 +14,23 @@ from send_va.value_added.bayes_checks import STATUS
 from send_va.value_added.readout import CONTRASTS
 
 MEASURES = ("theta", "u", "gap")
-CHECKED = 400  # draws over all chains for which replicates and log-likelihoods are worked out and kept
 _PRIOR_DRAWS = 1000
 _DIMS = ("chain", "draw")
 Groups = dict[str, xr.Dataset]
 
 
-def posterior_groups(fit: BayesFit, observed: FloatArray, replicated: FloatArray, rng: np.random.Generator) -> Groups:
+def posterior_groups(
+    fit: BayesFit, checked: CollapsedPosterior, observed: FloatArray, replicated: FloatArray, rng: np.random.Generator
+) -> Groups:
     """Lay out one estimator in one context.
 
     Parameters
     ----------
     fit : BayesFit
+    checked : CollapsedPosterior
+        Its posterior thinned to the draws that replicates and log-likelihoods are worked out for.
     observed, replicated : array, shape (chains, draws, schools, 2)
-        Mean residuals of :data:`CHECKED` draws, from :func:`send_va.value_added.bayes_checks.mean_residuals`.
+        Mean residuals of these draws, from :func:`send_va.value_added.bayes_checks.mean_residuals`.
     rng : numpy.random.Generator
         For the prior.
 
@@ -39,7 +42,6 @@ def posterior_groups(fit: BayesFit, observed: FloatArray, replicated: FloatArray
         and ``status``; ``log_likelihood``: of every school given the others; ``log_prior``; ``sample_stats``.
     """
     posterior = fit.posterior
-    checked = posterior.thinned(CHECKED)
     schools = np.array(list(posterior.model.data.groups), dtype=object)
     chains, draws = posterior.shape
     by_school = {
@@ -70,10 +72,7 @@ def _parameters(posterior: CollapsedPosterior, coefficients: FloatArray) -> xr.D
     """Parameters, the intercept that of columns as given, and the SD between schools of each measure."""
     named = posterior.parameters()
     named["beta"] = (named["beta"].dims, coefficients)
-    between = posterior.effect_cov.copy()
-    for k, at in enumerate(posterior.model.data.outer_effects):
-        between[..., at, at] += posterior.outer_sd[..., k] ** 2
-    return named.merge(_measure_sd(between))
+    return named.merge(_measure_sd(posterior.between_cov))
 
 
 def _measure_sd(between: FloatArray) -> xr.Dataset:
