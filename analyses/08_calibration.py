@@ -56,7 +56,7 @@ def joint(rngs: Sequence[np.random.Generator]) -> SimulatedRanks:
     """Ranks of the joint model of need, labels and outcomes, which is compiled once for all of them."""
     found = joint_ranks(rngs[0], simulations=len(rngs))
     problems = tuple(("divergences",) if count else () for count in found.divergences)
-    return SimulatedRanks(found.names, found.draws, found.ranks, np.full(len(rngs), np.nan), problems)
+    return SimulatedRanks(found.names, found.draws, found.ranks, found.effective, problems)
 
 
 # Posteriors to calibrate: what they are called in figures, how to build what ranks them, and how many simulations. What

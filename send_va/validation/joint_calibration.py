@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pymc as pm
+from arviz_stats.base import array_stats
 from numpy.typing import NDArray
 from pytensor.compile.mode import Mode
 
 from send_va.errors import InputError
-from send_va.validation.joint_model import joint_model
+from send_va.validation.joint_model import LOG_LIKELIHOOD, joint_model
 from send_va.validation.joint_posterior import compiled, national, sampled
 from send_va.validation.joint_records import JointRecords, uncorrelated
 
@@ -33,6 +34,8 @@ class JointRanks:
     draws : int
         Nearly independent posterior draws of each simulation, L.
     divergences : integer array, shape (simulations,)
+    effective : array, shape (simulations,)
+        Smallest bulk effective sample size over what is ranked, of all draws before thinning.
     seconds : float
         Of all fits.
     """
@@ -41,6 +44,7 @@ class JointRanks:
     names: tuple[str, ...]
     draws: int
     divergences: NDArray[np.int64]
+    effective: Floats
     seconds: float
 
     @property
@@ -136,12 +140,14 @@ def _levels(margins: Floats) -> NDArray[np.intp]:
 
 
 def prior_draws(model: pm.Model, rng: np.random.Generator, draws: int) -> dict[str, Floats]:
-    """Draws of everything the model names from its prior, each (draws, ...)."""
+    """Draws of everything the model names from its prior, each (draws, ...); of the log-likelihood there are none."""
+    named = [variable.name for variable in (*model.free_RVs, *model.deterministics) if variable.name != LOG_LIKELIHOOD]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that the likelihood is no part of it
         drawn = pm.sample_prior_predictive(
             draws=draws,
             model=model,
+            var_names=named,
             random_seed=int(rng.integers(2**31)),
             compile_kwargs={"mode": Mode("py", "None")},  # a few small draws: compiling would take longer
         )["prior"]
@@ -153,14 +159,15 @@ def joint_ranks(
     *,
     simulations: int = 100,
     draws: int = 99,
-    thin: int = 5,
+    thin: int = 10,
     tune: int = 300,
     records: JointRecords | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> JointRanks:
     """Draw parameters from the prior, simulate the joint model, fit it, and rank the truth; many times.
 
-    The model is compiled once and given the data of every simulation.
+    The model is compiled once and given the data of every simulation. Beside parameters the log-likelihood of labels
+    and outcomes is ranked, which sees a posterior that ignores part of them.
 
     Parameters
     ----------
@@ -190,6 +197,7 @@ def joint_ranks(
     ----------
     Talts, Betancourt, Simpson, Vehtari & Gelman (2018), doi:10.48550/arXiv.1804.06788.
     Sailynoja, Burkner & Vehtari (2022), doi:10.1007/s11222-022-10090-6 (simultaneous bands).
+    Modrak et al. (2025), doi:10.1214/23-BA1404 (ranking the log-likelihood).
     """
     if simulations < 1 or draws < FEWEST_RANKS or thin < 1:
         raise InputError(f"{simulations} simulations of {draws} draws, every {thin}th: ask for 1, 10 and 1 at least")
@@ -197,35 +205,49 @@ def joint_ranks(
     model = joint_model(records, centred=False, any_labels=True)
     ready = compiled(model, replaceable=True)
     truths = prior_draws(model, rng.spawn(1)[0], simulations)
+    likelihood = _log_likelihood_of(model)
     ranks: list[list[int]] = []
     divergences: list[int] = []
+    effective: list[float] = []
     names: tuple[str, ...] = ()
     seconds = 0.0
     for done, own in enumerate(rng.spawn(simulations)):
         truth = {name: values[done] for name, values in truths.items()}
         made = simulate_from(records, truth, own)
         data = {"outcome": made.outcome, "entry": made.entry, "now": made.now}
+        truth[LOG_LIKELIHOOD] = likelihood(truth, data)
         fit = sampled(ready.with_data(**data), own, draws=draws * thin, tune=tune, chains=1, progress=False)
-        below = _below(truth, {name: values[:, ::thin] for name, values in fit.draws.items()})
-        names = tuple(below)
-        ranks.append(list(below.values()))
+        known, drawn = _stated(truth), _stated(fit.draws)
+        names = tuple(known)
+        ranks.append([int((drawn[name][:, ::thin] < known[name]).sum()) for name in names])
         divergences.append(fit.divergences)
+        effective.append(min(float(array_stats.ess(values, method="bulk")) for values in drawn.values()))
         seconds += fit.seconds
         if progress is not None:
             progress(done + 1)
-    return JointRanks(np.array(ranks, dtype=np.int64), names, draws, np.array(divergences), seconds)
+    return JointRanks(
+        np.array(ranks, dtype=np.int64), names, draws, np.array(divergences), np.array(effective), seconds
+    )
 
 
-def _below(truth: Mapping[str, Floats], draws: Mapping[str, Floats]) -> dict[str, int]:
-    """Draws below the truth, by parameter."""
+def _log_likelihood_of(model: pm.Model) -> Callable[[Mapping[str, Floats], Mapping[str, Floats]], Floats]:
+    """What computes the model's log-likelihood at given parameters and data, in NumPy and not in JAX."""
+    free = list(model.free_RVs)
+    compute = model.compile_fn(model[LOG_LIKELIHOOD], inputs=free, point_fn=False, mode=Mode("py", "fast_compile"))
 
-    def stated(values: Mapping[str, Floats]) -> dict[str, Floats]:
-        out = national(values)
-        for name in ("gamma", "beta"):
-            out[f"{name}[0]"] = values[name][..., 0]
-        for name in ("theta", "intake"):
-            out |= {f"{name}[{j}]": values[name][..., j] for j in range(SCHOOLS_RANKED)}
-        return out
+    def at(parameters: Mapping[str, Floats], data: Mapping[str, Floats]) -> Floats:
+        with model:
+            pm.set_data(data)
+        return np.asarray(compute(*(parameters[str(variable.name)] for variable in free)), dtype=np.float64)
 
-    known, drawn = stated(truth), stated(draws)
-    return {name: int((drawn[name] < known[name]).sum()) for name in known}
+    return at
+
+
+def _stated(values: Mapping[str, Floats]) -> dict[str, Floats]:
+    """What is ranked, by name."""
+    out = national(values) | {LOG_LIKELIHOOD: values[LOG_LIKELIHOOD]}
+    for name in ("gamma", "beta"):
+        out[f"{name}[0]"] = values[name][..., 0]
+    for name in ("theta", "intake"):
+        out |= {f"{name}[{j}]": values[name][..., j] for j in range(SCHOOLS_RANKED)}
+    return out

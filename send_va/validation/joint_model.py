@@ -14,6 +14,7 @@ from send_va.validation.joint_records import JointRecords
 
 Tensor = Any  # of PyTensor, which has no types
 EFFECTS = ("u", "gap", "slope")
+LOG_LIKELIHOOD = "log_likelihood"  # of all labels and outcomes, given effects of schools
 CENTRED_FROM = 60  # pupils a school, from which its level is known better than the spread between schools says
 
 
@@ -100,7 +101,8 @@ def joint_model(
     Returns
     -------
     pymc.Model
-        ``theta``, ``u`` and ``gap`` by school, in pupil SDs. Data ``outcome``, ``entry`` and ``now`` can be replaced.
+        ``theta``, ``u`` and ``gap`` by school, in pupil SDs, and the ``log_likelihood``. Data ``outcome``, ``entry``
+        and ``now`` can be replaced.
 
     Examples
     --------
@@ -121,7 +123,9 @@ def joint_model(
         before = _before(records, priors, needed)
         index_now = _now(records, priors, needed, labels)
         terms = _outcome(records, priors, needed, before, index_now, centred)
-        pm.Potential("pupils", pupil_log_likelihood(outcome, labels, terms, records.levels).sum())
+        total = pupil_log_likelihood(outcome, labels, terms, records.levels).sum()
+        pm.Deterministic(LOG_LIKELIHOOD, total)
+        pm.Potential("pupils", total)
     return model
 
 

@@ -100,7 +100,8 @@ def test_ranks_of_two_simulations_lie_in_range() -> None:
     assert ranks.ranks.shape == (2, len(ranks.names))
     assert ((ranks.ranks >= 0) & (ranks.ranks <= 10)).all()
     assert ((ranks.normalised > 0) & (ranks.normalised < 1)).all()
-    assert {"delta", "theta[0]", "tau[support]", "gamma[0]"} <= set(ranks.names)
+    assert {"delta", "theta[0]", "tau[support]", "gamma[0]", "log_likelihood"} <= set(ranks.names)
+    assert (ranks.effective > 1.0).all()
 
 
 def test_too_few_draws_or_chains_are_refused() -> None:
