@@ -14,6 +14,7 @@ from typing import Any
 from send_va.errors import Failure, StudyError
 from send_va.records.roles import Roles, SenCodes
 from send_va.study_bayes import BayesSection
+from send_va.study_ranking import PublicationSection, RankingSection
 from send_va.study_years import YearsSection
 
 ESTIMATORS = ("labelled", "standardised", "entry", "label_free")
@@ -141,22 +142,6 @@ class IdentificationSection:
 
 
 @dataclass(frozen=True)
-class PublicationSection:
-    """``[publication]``: below which a school gets no position.
-
-    Attributes
-    ----------
-    minimum_need : int
-        Fewest pupils with need. The default of 10 is the usual threshold for outputs of secure environments.
-    minimum_reliability : float
-        Lowest reliability of theta; 0 asks for none.
-    """
-
-    minimum_need: int = 10
-    minimum_reliability: float = 0.0
-
-
-@dataclass(frozen=True)
 class Study:
     """A validated study file.
 
@@ -183,6 +168,7 @@ class Study:
     identification: IdentificationSection = field(default_factory=IdentificationSection)
     years: YearsSection = field(default_factory=YearsSection)
     bayes: BayesSection = field(default_factory=BayesSection)
+    ranking: RankingSection = field(default_factory=RankingSection)
     publication: PublicationSection = field(default_factory=PublicationSection)
     folder: Path = field(default=Path(), compare=False)
 
@@ -222,6 +208,7 @@ _TYPED = {
     "identification": IdentificationSection,
     "years": YearsSection,
     "bayes": BayesSection,
+    "ranking": RankingSection,
     "publication": PublicationSection,
 }
 _FREE = ("roles", "columns", "sen")
@@ -338,7 +325,7 @@ def _type_fault(annotation: str, value: object) -> str:
 
 
 def _out_of_range(sections: Mapping[str, Any]) -> list[Failure]:
-    va, outcome, prior, publication = (sections[name] for name in ("value_added", "outcome", "prior", "publication"))
+    va, outcome, prior = (sections[name] for name in ("value_added", "outcome", "prior"))
     failures = []
     for key, given, allowed in (("estimators", va.estimators, ESTIMATORS), ("contexts", va.contexts, CONTEXTS)):
         for item in given or ():
@@ -365,13 +352,6 @@ def _out_of_range(sections: Mapping[str, Any]) -> list[Failure]:
             "must be 0 where correct_error is true: a spline of a score with error cannot be corrected",
             prior.knots,
         ),
-        (publication.minimum_need >= 1, "publication.minimum_need", "must be 1 or more", publication.minimum_need),
-        (
-            0 <= publication.minimum_reliability <= 1,
-            "publication.minimum_reliability",
-            "must be between 0 and 1",
-            publication.minimum_reliability,
-        ),
         (
             outcome.minimum is None or outcome.maximum is None or outcome.minimum < outcome.maximum,
             "outcome.minimum",
@@ -382,11 +362,15 @@ def _out_of_range(sections: Mapping[str, Any]) -> list[Failure]:
     failures += [Failure(rule, column=key, values=(repr(value),)) for good, key, rule, value in checks if not good]
     years: YearsSection = sections["years"]
     bayes: BayesSection = sections["bayes"]
+    ranking: RankingSection = sections["ranking"]
+    publication: PublicationSection = sections["publication"]
     return (
         failures
         + _identification_out_of_range(sections["identification"])
         + years.failures(ESTIMATORS)
         + bayes.failures()
+        + ranking.failures()
+        + publication.failures()
     )
 
 
