@@ -110,7 +110,11 @@ def run(
     from send_va.pipeline import run as run_study
 
     keep_freed_memory()
-    result = run_study(loaded, out, engine=engine, draws=draws, seed=seed, resume=resume, quiet=quiet)
+    try:
+        result = run_study(loaded, out, engine=engine, draws=draws, seed=seed, resume=resume, quiet=quiet)
+    except KeyboardInterrupt:
+        typer.echo("send-va: interrupted. What was finished is kept: --resume goes on from there.", err=True)
+        raise typer.Exit(130) from None
     if loaded.study.synthetic:
         typer.echo("SYNTHETIC DATA: no school here exists.")
     typer.echo(str(result))

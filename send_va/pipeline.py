@@ -38,6 +38,9 @@ from send_va.value_added.disagreement import disagreements
 from send_va.year_stages import YEAR_TABLES, YEARS_NOTE, wants_years, year_stages
 
 _ORDER = ("entry", "standardised", "labelled", "label_free")  # headline first
+_NOTHING_TO_RESUME = (
+    "{} holds no interrupted run of this study with these records, settings, engine and versions: starting anew"
+)
 _LOTTERY_CAUTION = (
     "Upper bounds on leniency: unobserved need of the pupils of feeders, schools and authorities is in them."
 )
@@ -45,6 +48,7 @@ _OVER_RANGE = (
     "No label before transfer: points assume one share of what a school adds to labels to be need; intervals of theta "
     "hold those at every share"
 )
+_PLACES = ("expected_rank", "rank_", "p_quintile_")
 _MEASURES = ["theta", "u", "gap"]
 _OF_ONE_FIT = ("context", "estimator", "assumes", "llf", "mean_p0", "prior_reference")
 
@@ -128,6 +132,8 @@ def run(
         check_study(study, cohort).raise_if_failed()
     versions = installed_versions()
     directory = RunDirectory.open(out, study.fingerprint(cohort.source.sha256, versions, engine), resume=resume)
+    if resume and not directory.resumed:
+        progress.say(_NOTHING_TO_RESUME.format(directory.out.name))
     try:
         finished = _stages(StageInputs(study, cohort, contexts, directory, progress, engine), versions)
     except (InputError, NotSupportedError):
@@ -275,6 +281,8 @@ def _write_tables(
         rankings = pd.concat(ranked, ignore_index=True)
         draws.result()
     if not converged:
+        places = rankings.columns[rankings.columns.str.startswith(_PLACES)]
+        rankings = rankings.assign(**dict.fromkeys(places, None))
         rankings["published"], rankings["reason"] = False, "the estimate did not converge"
     schools["synthetic"] = rankings["synthetic"] = study.study.synthetic
     directory.write("school_effects.csv", csv_writer(schools))

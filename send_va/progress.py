@@ -45,6 +45,11 @@ class Progress:
         if not self.quiet and not self.stream.isatty():
             print(f"{label}: {self.timings[name]:.1f} s", file=self.stream, flush=True)
 
+    def say(self, text: str) -> None:
+        """Print a line between stages."""
+        if not self.quiet:
+            print(text, file=self.stream, flush=True)
+
 
 class Ticker:
     """Takes the number of records done and shows nothing."""

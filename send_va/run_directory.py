@@ -26,10 +26,13 @@ class RunDirectory:
         The directory the user named.
     work : Path
         The hidden folder of this run.
+    resumed : bool
+        It goes on from an interrupted run.
     """
 
     out: Path
     work: Path
+    resumed: bool = False
 
     @classmethod
     def open(cls, out: str | Path, fingerprint: str, *, resume: bool = False) -> RunDirectory:
@@ -51,10 +54,11 @@ class RunDirectory:
         out = Path(out)
         refuse_foreign(out)
         work = out / _UNFINISHED / fingerprint[:16]
-        if work.parent.exists() and not (resume and work.exists()):
+        resumed = resume and work.exists()
+        if work.parent.exists() and not resumed:
             shutil.rmtree(work.parent)
         work.mkdir(parents=True, exist_ok=True)
-        return cls(out, work)
+        return cls(out, work, resumed)
 
     @property
     def private(self) -> Path:

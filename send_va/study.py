@@ -270,8 +270,7 @@ def study_from(content: Mapping[str, Any], folder: Path) -> Study:
         raise StudyError(
             Failure("must be a table", column=name, remedy=f"Write [{name}] and its keys below it.") for name in untidy
         )
-    if not failures:
-        failures = _out_of_range(sections)
+    failures += _out_of_range(sections)
     if not sections["data"].file:
         failures.append(Failure("file is missing", column="data.file", remedy='Write file = "pupils.parquet".'))
     failures += [
@@ -316,8 +315,9 @@ def _section(name: str, kind: type[Any], given: object) -> tuple[Any, list[Failu
         fault = _type_fault(str(known[key].type), value)
         if fault:
             failures.append(Failure(fault, column=f"{name}.{key}", values=(repr(value),)))
+            continue
         values[key] = tuple(value) if isinstance(value, list) else value
-    return (kind() if failures else kind(**values)), failures
+    return kind(**values), failures
 
 
 def _type_fault(annotation: str, value: object) -> str:

@@ -173,6 +173,22 @@ def test_a_run_that_does_not_converge_exits_with_3_and_publishes_nothing(cohort_
     assert not rankings["published"].any()
 
 
+def test_an_interrupted_run_says_how_to_go_on(cohort_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "pupils.parquet").write_bytes((cohort_folder / "pupils.parquet").read_bytes())
+    (tmp_path / "study.toml").write_text((cohort_folder / "study.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    code = (
+        "import sys; from send_va import pipeline\n"
+        "def interrupted(*_): raise KeyboardInterrupt\n"
+        "pipeline.need_stages = interrupted\n"
+        "sys.argv = ['send-va', 'run', 'study.toml', '--out', 'out']\n"
+        "from send_va.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 130
+    assert "interrupted. What was finished is kept: --resume goes on from there" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_demo_says_it_is_synthetic_and_where_to_look(tmp_path: Path) -> None:
     write_cohort(simulate(np.random.default_rng(2), schools=20), tmp_path / "send-va-demo" / "cohort")  # is replaced
     code = "from send_va import demo; demo._DRAWS = 2; from send_va.cli import main; main()"

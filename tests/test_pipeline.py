@@ -1,6 +1,7 @@
 """The main job end to end, as a user runs it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import arviz as az
@@ -12,6 +13,7 @@ import send_va as sv
 from send_va import labelled_stages
 from send_va.errors import InputError, NotSupportedError, StudyError
 from send_va.records.simulator import write_cohort
+from send_va.study import load_study
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,15 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     resumed = sv.run(cohort_folder / "study.toml", tmp_path / "out", draws=200, resume=True)
     assert calls == ["composition"]
     assert files_of(resumed.directory) == files_of(finished.directory)
+
+
+def test_resume_says_where_there_is_nothing_to_resume(
+    cohort_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = load_study(cohort_folder / "study.toml")
+    only = replace(study, value_added=replace(study.value_added, estimators=("labelled",), contexts=("prior",)))
+    sv.run(only, tmp_path / "out", draws=100, resume=True, quiet=False)
+    assert "out holds no interrupted run of this study" in capsys.readouterr().err
 
 
 def test_no_pupil_id_no_path_and_no_name_in_any_output(finished: sv.Run, cohort_folder: Path) -> None:

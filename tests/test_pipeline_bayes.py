@@ -106,6 +106,8 @@ def test_report_and_tables_of_diagnostics(finished: sv.Run) -> None:
     assert len(table(finished, "leave_one_out")) == 2 * 60
     report = (finished.directory / "private" / "diagnostics.md").read_text()
     assert "Synthetic data" in report and "## entry, prior" in report
+    assert "| beta[need] |" in report and "| beta[spline" not in report
+    assert "coefficients of splines: R-hat at most" in report
     figures = {path.name for path in (finished.directory / "private" / "figures").iterdir()}
     assert {"diagnostics_ranks_entry_prior.png", "diagnostics_predictive_labelled_prior.png"} <= figures
 
@@ -144,6 +146,7 @@ def test_chains_that_fail_the_limits_publish_nothing(study: Path) -> None:
     assert raised.value.exit_code == 3
     rankings = pd.read_csv(out / "private" / "rankings.csv")
     assert not rankings["published"].any()
+    assert rankings.filter(regex="rank|quintile").isna().all(axis=None)
 
 
 def test_unknown_engines_and_settings_are_refused(study: Path) -> None:

@@ -91,6 +91,18 @@ def test_every_mistake_is_listed(tmp_path: Path) -> None:
     assert {failure.column for failure in caught.value.failures} == {"titel", "drawz", "roles.shool", "roles.school"}
 
 
+def test_unknown_keys_and_values_out_of_range_are_listed_together(tmp_path: Path) -> None:
+    bayes = "[bayes]\nchainz = 4\nchains = 1\nrhat = 0.5\ntune = true\n[study]"
+    with pytest.raises(StudyError) as caught:
+        load(tmp_path, GOOD.replace("[study]", bayes, 1))
+    assert {failure.column for failure in caught.value.failures} == {
+        "chainz",
+        "bayes.chains",
+        "bayes.rhat",
+        "bayes.tune",
+    }
+
+
 def test_an_absent_study_file(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"there is no study file nowhere\.toml"):
         load_study(tmp_path / "nowhere.toml")

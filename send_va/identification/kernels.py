@@ -242,7 +242,8 @@ def entry_scores(
     for i in range(n):
         a, b, t = low[i], high[i], threshold[i]
         if reliability >= 1.0:
-            pi[i], mean[i] = _truncated(t, a, b)
+            share, mean[i] = _truncated(t, a, b)
+            pi[i] = _rounded_in(share)
             continue
         # given the judged need z, e is normal with mean sqrt(r) z and variance 1 - r: the chance to lie above the
         # threshold rises from 0 to 1 around z = t / sqrt(r)
@@ -257,7 +258,7 @@ def entry_scores(
             if end > start:
                 above += _chance(-t / spread, start, end, root / spread, turn, nodes, weights)
         mass = max(_between(lower, upper), _TINY)
-        pi[i], mean[i] = above / mass, root * (_pdf(lower) - _pdf(upper)) / mass
+        pi[i], mean[i] = _rounded_in(above / mass), root * (_pdf(lower) - _pdf(upper)) / mass
     return pi, mean
 
 
@@ -265,6 +266,12 @@ def entry_scores(
 def _between(low: float, high: float) -> float:
     """Probability of an interval, in the tail where digits are kept."""
     return _exact_cdf(-low) - _exact_cdf(-high) if low > 0.0 else _exact_cdf(high) - _exact_cdf(low)
+
+
+@njit(cache=True, nogil=True)
+def _rounded_in(share: float) -> float:
+    """A probability that rounding has left a little below 0 or above 1."""
+    return min(max(share, 0.0), 1.0)
 
 
 @njit(cache=True, nogil=True)
@@ -334,8 +341,8 @@ def both_scores(
                 if t <= low or t >= high:
                     above = mass if t <= low else 0.0
                 else:
-                    above = max(mass - _chance(start, low, t, turn, by, nodes, weights), 0.0)
-                pi[i] = above / mass
+                    above = mass - _chance(start, low, t, turn, by, nodes, weights)
+                pi[i] = _rounded_in(above / mass)
                 mean[i] = _moment(start, low, high, turn) / mass
                 continue
             mass, above = 0.0, 0.0

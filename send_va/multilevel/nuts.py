@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -51,7 +52,7 @@ class Sampling:
 
     sampler: Sampler = "nutpie"
     chains: int = 4
-    draws: int = 500
+    draws: int = 1000
     tune: int = 300
     target_accept: float = 0.8
     cores: int | None = None
@@ -98,13 +99,26 @@ def sample(
         Sampling was interrupted: a part of the draws is no result.
     """
     if sampling.sampler == "pymc":
-        return by_pymc(model.build().model, sampling, seed, mode="FAST_COMPILE")
+        return by_pymc(model.build().model, sampling, seed, progress, mode="FAST_COMPILE")
     return by_nutpie(lambda: _compiled(model), sampling, seed, progress)
 
 
-def by_pymc(model: pm.Model, sampling: Sampling, seed: int, mode: str | None = None) -> xr.DataTree:
+def by_pymc(
+    model: pm.Model,
+    sampling: Sampling,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+    *,
+    mode: str | None = None,
+) -> xr.DataTree:
     """Sample a model by PyMC's own sampler, one chain after the other; `mode` is how PyTensor compiles it."""
     import pymc as pm
+
+    done = count(1)
+
+    def report(*, trace: Any, draw: Any) -> None:
+        if progress is not None:
+            progress(next(done))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # convergence is judged by send_va.multilevel.convergence, and said in words
@@ -118,6 +132,7 @@ def by_pymc(model: pm.Model, sampling: Sampling, seed: int, mode: str | None = N
             target_accept=sampling.target_accept,
             model=model,
             progressbar=False,
+            callback=report,
             quiet=True,
             compute_convergence_checks=False,
             **({} if mode is None else {"compile_kwargs": {"mode": mode}}),

@@ -17,6 +17,7 @@ REPORT = "diagnostics.md"
 _SHOWN = {"group_sd": "SD between schools", "outer_sd": "SD between authorities", "residual_sd": "residual SD"}
 _EFFECTS = {"Intercept": "level", "need": "gap", "prior_slope": "slope"}
 _DPI = 150
+_NO_MATTER = "the prior hardly matters"  # as send_va.value_added.bayes_checks reads it
 _COEFFICIENTS = ("need", "ehcp", "severity")
 
 
@@ -91,13 +92,13 @@ def _section(name: str, stem: str, own: dict[str, pd.DataFrame]) -> list[str]:
         "All parameters are within the limits." if bad.empty else f"{len(bad)} parameter(s) fail; no school is ranked."
     )
     off = checks[checks["reading"] != "as the model makes"]
-    fits = f"The model makes schools like these in all {len(checks)} respects checked."
+    fits = f"The model makes schools like these in all respects checked ({len(checks)})."
     if len(off):
         said = "; ".join(f"{row.check}, {row.group} ({row.reading})" for row in off.itertuples())
         fits = f"It does not in: {said}."
     if not checks["check"].str.startswith("SD between").any():
         fits += " Too few schools have five pupils with need or more for checks by school."
-    moved = priors.loc[priors["reading"] != "the prior hardly matters", ["parameter", "key", "reading", "prior"]]
+    moved = priors.loc[priors["reading"] != _NO_MATTER, ["parameter", "key", "reading", "prior"]]
     most = "; ".join(
         f"{parameter}, key {key} ({reading}, {float(prior):.2f})"
         for parameter, key, reading, prior in moved.head(3).itertuples(index=False)
@@ -111,8 +112,9 @@ def _section(name: str, stem: str, own: dict[str, pd.DataFrame]) -> list[str]:
         "",
         f"![Ranks by chain](figures/diagnostics_ranks_{stem}.png)",
         "",
-        _table(chains[["parameter", "mean", "sd", "mcse", "ess_bulk", "ess_tail", "rhat", "diagnosis"]]),
+        _table(_shown(chains)[["parameter", "mean", "sd", "mcse", "ess_bulk", "ess_tail", "rhat", "diagnosis"]]),
         "",
+        *_left_out(chains, "convergence"),
         f"**Does the model make schools like these?** {fits}",
         "",
         f"![Predictive checks](figures/diagnostics_predictive_{stem}.png)",
@@ -120,15 +122,39 @@ def _section(name: str, stem: str, own: dict[str, pd.DataFrame]) -> list[str]:
         _table(checks[["check", "group", "observed", "replicated", "lower", "upper", "p", "reading"]]),
         "",
         f"**Leave one school out.** Expected log predictive density {float(loo['elpd']):,.1f} (SE "
-        f"{float(loo['se']):,.1f}), effective parameters {float(loo['p_loo']):.1f}, {int(loo['unreliable'])} of "
-        f"{int(loo['schools'])} schools unreliable: "
+        f"{float(loo['se']):,.1f}, mostly because schools differ in size), effective parameters "
+        f"{float(loo['p_loo']):.1f}, {int(loo['unreliable'])} of {int(loo['schools'])} schools unreliable: "
         f"{loo['reading']}.",
         "",
         f"**Priors.** {pull}",
         "",
-        _table(priors[["parameter", "key", "prior", "likelihood", "reading"]]),
+        _table(_shown(priors)[["parameter", "key", "prior", "likelihood", "reading"]]),
         "",
+        *_left_out(priors, "prior_sensitivity"),
     ]
+
+
+def _of_spline(table: pd.DataFrame) -> pd.Series:
+    """Coefficients of splines about which there is nothing to say: by themselves they mean nothing."""
+    quiet = table["diagnosis"] == "converged" if "diagnosis" in table else table["reading"] == _NO_MATTER
+    return table["parameter"].str.contains("spline(", regex=False) & quiet
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    return table[~_of_spline(table)]
+
+
+def _left_out(table: pd.DataFrame, file: str) -> list[str]:
+    """How many coefficients of splines the table leaves out, and where they are."""
+    out = table[_of_spline(table)]
+    if out.empty:
+        return []
+    if "rhat" in out:
+        least = float(out[["ess_bulk", "ess_tail"]].to_numpy().min())
+        said = f"R-hat at most {float(out['rhat'].max()):.3f}, effective draws at least {least:,.0f}"
+    else:
+        said = f"sensitivity at most {float(out['prior'].max()):.3f}"
+    return [f"And {len(out)} coefficients of splines: {said} ({file}.csv).", ""]
 
 
 def _table(table: pd.DataFrame) -> str:

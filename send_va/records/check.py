@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # NPD census columns carry the term in their name, e.g. SENprovision_AUT18 (NPD data tables, school census).
 _AUTUMN_CENSUS = re.compile(r"_AUT\d{2}$", re.IGNORECASE)
+_CONSTANT_OUTCOME = "Every pupil has the same outcome: there is nothing to explain. Check the mapping of the column."
+_CONSTANT_COVARIATE = "It can explain nothing: take it out of the roles, or check the mapping."
 _SCHOOL_FLAGS = {
     NO_COMPLETE_PUPIL: "has at least one complete pupil",
     ONE_PUPIL: "has more than one pupil",
@@ -179,7 +181,7 @@ def _column_failures(cohort: Cohort) -> Iterator[Failure]:
     row = _rows(cohort, table.aggregate(**aggregates))[0]
     for i, name in enumerate(measured):
         if row[f"low_{i}"] is not None and row[f"low_{i}"] == row[f"high_{i}"]:
-            remedy = "It can explain nothing: take it out of the roles, or check the mapping."
+            remedy = _CONSTANT_OUTCOME if name == roles.outcome else _CONSTANT_COVARIATE
             yield BrokenRule("takes more than one value", name, cohort.n_rows, remedy=remedy)
     if row["level_low"] is not None and row["level_low"] == row["level_high"]:
         remedy = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pymc as pm
@@ -214,7 +215,7 @@ def joint_ranks(
     for done, own in enumerate(rng.spawn(simulations)):
         truth = {name: values[done] for name, values in truths.items()}
         made = simulate_from(records, truth, own)
-        data = {"outcome": made.outcome, "entry": made.entry, "now": made.now}
+        data: dict[str, NDArray[Any]] = {"outcome": made.outcome, "entry": made.entry, "now": made.now}
         truth[LOG_LIKELIHOOD] = likelihood(truth, data)
         fit = sampled(ready.with_data(**data), own, draws=draws * thin, tune=tune, chains=1, progress=False)
         known, drawn = _stated(truth), _stated(fit.draws)
@@ -230,12 +231,12 @@ def joint_ranks(
     )
 
 
-def _log_likelihood_of(model: pm.Model) -> Callable[[Mapping[str, Floats], Mapping[str, Floats]], Floats]:
+def _log_likelihood_of(model: pm.Model) -> Callable[[Mapping[str, Floats], Mapping[str, NDArray[Any]]], Floats]:
     """What computes the model's log-likelihood at given parameters and data, in NumPy and not in JAX."""
     free = list(model.free_RVs)
     compute = model.compile_fn(model[LOG_LIKELIHOOD], inputs=free, point_fn=False, mode=Mode("py", "fast_compile"))
 
-    def at(parameters: Mapping[str, Floats], data: Mapping[str, Floats]) -> Floats:
+    def at(parameters: Mapping[str, Floats], data: Mapping[str, NDArray[Any]]) -> Floats:
         with model:
             pm.set_data(data)
         return np.asarray(compute(*(parameters[str(variable.name)] for variable in free)), dtype=np.float64)

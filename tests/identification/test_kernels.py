@@ -44,6 +44,15 @@ def test_one_label_is_the_closed_form_of_the_design() -> None:
             assert unlabelled == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("reliability", [1.0, 0.9])
+def test_a_probability_stays_one_where_rounding_would_take_it_out_of_its_range(reliability: float) -> None:
+    rng = np.random.default_rng(3)
+    low, width, threshold = rng.uniform(-9.0, 9.0, 200_000), rng.exponential(1.0, 200_000), rng.uniform(-9, 9, 200_000)
+    threshold[::2] = low[::2] + width[::2] * rng.uniform(0.0, 1.0, 100_000) ** 8
+    pi, _ = kernels.entry_scores(threshold, low, low + width, reliability, NODES, WEIGHTS)
+    assert ((pi >= 0.0) & (pi <= 1.0)).all()
+
+
 def test_where_the_interval_has_no_mass_left_need_is_at_its_edge() -> None:
     """A label that is all but impossible: finite, and on the right side of the threshold."""
     assert entry_scores(1.0, 45.0, FAR) == (1.0, 45.0)

@@ -222,7 +222,10 @@ def test_pymc_and_nutpie_sample_the_same_posterior() -> None:
     """Means of all parameters within four Monte-Carlo errors of their difference."""
     model = intercepts_only()
     by_nutpie = sample_posterior(model, Sampling(chains=2, draws=500, tune=250), seed=3)
-    by_pymc = sample_posterior(model, Sampling(sampler="pymc", chains=2, draws=100, tune=150), seed=4)
+    told: list[int] = []
+    sampling = Sampling(sampler="pymc", chains=2, draws=100, tune=150)
+    by_pymc = sample_posterior(model, sampling, seed=4, progress=told.append)
+    assert told == list(range(1, 2 * (100 + 150) + 1))
     for name in ("beta", "group_sd", "residual_sd"):
         both = [getattr(found, name) for found in (by_nutpie, by_pymc)]
         sizes = [np.asarray(array_stats.ess(values, chain_axis=0, draw_axis=1)) for values in both]

@@ -165,6 +165,9 @@ def test_constant_columns_are_named() -> None:
     constants = {"idaci": 0.5, "ethnicity": "WHIT", "prior": 100, "outcome": 50}
     report = check(pupils().assign(**constants))
     assert {(f.column, f.rule) for f in report.errors} == {(name, "takes more than one value") for name in constants}
+    remedies = {f.column: f.remedy for f in report.errors}
+    assert remedies["outcome"].startswith("Every pupil has the same outcome")
+    assert remedies["idaci"].startswith("It can explain nothing")
 
 
 def test_one_level_of_need_leaves_nothing_to_compare() -> None:
