@@ -1,4 +1,4 @@
-"""England 2018/19: how much of a league table of Progress 8 do the data support, before and after context?
+"""England 2018/19: how much of a league table of Progress 8 the data support, before and after context.
 
 Reads DfE's published school tables from the folder SEND_VA_DATA (default ../shared/data, from the project's root) and
 writes ``england_ranks.csv`` (one row a context), ``england_rank_schools.csv``, ``england_ranks.json`` and the figure
@@ -92,8 +92,8 @@ def main() -> None:
         rows.append(row)
         parts.append(part)
         print(
-            f"{context:>6}: {row['sure']:,} of {row['schools']:,} schools are in one quintile with probability {SURE}; a "
-            f"quintile table would be right for {row['expected_correct']:.0%} of schools; simultaneous rank sets span "
+            f"{context:>6}: {row['sure']:,} of {row['schools']:,} schools are in one quintile with probability {SURE}; "
+            f"a quintile table would be right for {row['expected_correct']:.0%} of schools; simultaneous rank sets span "
             f"{row['mean_set']:,.0f} places on average; {row['grades']} grades (tau {row['tau']:.2f}, "
             f"{row['discordance']:.1%} of pairs in the wrong order expected)",
             flush=True,

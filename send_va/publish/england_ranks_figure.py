@@ -19,14 +19,14 @@ def england_ranks_figure(table: pd.DataFrame, *, sure: float = 0.8) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        One row a school and context (``none`` and ``sen`` are drawn): expected_rank (1 is highest), p_quintile (0 to 1).
+        One row a school and context (``none`` and ``sen`` are drawn): expected_rank (1 is highest) and p_quintile.
     sure : float
         Probability from which a school is said to belong to one quintile; drawn as a line.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Schools above the line can be put into one fifth of the table. Those between two fifths cannot, whatever is done.
+        Schools above the line can be put into one fifth of the table. Those where two fifths meet cannot.
 
     Raises
     ------
@@ -46,10 +46,10 @@ def england_ranks_figure(table: pd.DataFrame, *, sure: float = 0.8) -> Figure:
     figure, axes = titled_figure(
         f"{counts['none']:,} of {schools:,} schools belong to one fifth of the table with probability {sure:g}, "
         f"{counts['sen']:,} once context is held constant",
-        "Each dot is a mainstream school: along the table by its expected place (1 is highest), upwards its probability "
-        "of the fifth that it most probably belongs to.",
-        "England 2018/19, Progress 8 of all pupils, intervals as published by DfE, effects shrunken with a level for local "
-        "authorities. Contains public sector information licensed under the Open Government Licence v3.0.",
+        "Each dot is a mainstream school: along the table by its expected place (1 is highest), upwards its "
+        "probability of the fifth that it most probably belongs to.",
+        "England 2018/19, Progress 8 of all pupils, intervals as published by DfE, effects shrunken with a level for "
+        "local authorities. Contains public sector information licensed under the Open Government Licence v3.0.",
         synthetic=False,
         panels=(1.0, 1.0),
         plot_height_inches=2.5,
