@@ -1,0 +1,224 @@
+"""Estimates with their sampling errors: what every method that ranks unshrunken estimates takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import LinAlgError, cholesky, eigh
+
+from send_va.errors import BrokenRule, InputError
+
+FloatArray = NDArray[np.float64]
+
+BLOCK = 256  # draws of one child generator
+_MOST_BYTES = 8 * 2**30
+_ROUNDING = 1e-10
+
+
+@dataclass(frozen=True)
+class NoisyEstimates:
+    """Estimates sorted by variance, then by value: what is computed does not depend on the order of rows.
+
+    Attributes
+    ----------
+    values : array, shape (n,)
+    variances : array, shape (n,)
+        Squared standard errors.
+    covariance : array, shape (n, n), or None
+        Where estimates are not independent.
+    order : int array, shape (n,)
+        Position in the input of each sorted unit.
+    index : Index
+        Of the input.
+    """
+
+    values: FloatArray
+    variances: FloatArray
+    covariance: FloatArray | None
+    order: NDArray[np.intp]
+    index: pd.Index
+
+    @property
+    def n(self) -> int:
+        """Number of units."""
+        return len(self.values)
+
+    @property
+    def spread(self) -> FloatArray:
+        """Variances, or those of all differences (1 on the diagonal) where estimates are not independent."""
+        if self.covariance is None:
+            return self.variances
+        spread: FloatArray = self.variances[:, None] + self.variances - 2.0 * self.covariance
+        np.fill_diagonal(spread, 1.0)
+        return spread
+
+    def unsorted(self, by_unit: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Put numbers of sorted units into the order of the input."""
+        out = np.empty_like(by_unit)
+        out[self.order] = by_unit
+        return out
+
+    def noise(self, draws: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Draw sampling errors, shape (draws, n).
+
+        Blocks of draws have generators of their own, so that the numbers do not depend on how many cores draw them.
+        Dependent errors are centred draw by draw: only differences count, and these keep their digits that way.
+        """
+        out = np.empty((draws, self.n), dtype=np.float32)
+        factor = None if self.covariance is None else _factor(self.covariance).T
+        sd = np.sqrt(self.variances)
+        starts = range(0, draws, BLOCK)
+        generators = rng.spawn(len(starts))
+
+        def fill(block: int) -> None:
+            rows = out[starts[block] : starts[block] + BLOCK]
+            standard = generators[block].standard_normal(rows.shape)
+            if factor is None:
+                np.multiply(standard, sd, out=rows, casting="same_kind")
+            else:
+                dependent = standard @ factor
+                rows[:] = dependent - dependent.mean(axis=1, keepdims=True)
+
+        over_cores(fill, range(len(starts)))
+        return out
+
+
+def over_cores(work: Callable[[int], None], items: range) -> None:
+    """Do pieces of work on all cores; an error in one is raised."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
+        list(cores.map(work, items))
+
+
+def noisy_estimates(estimate: ArrayLike, se_or_cov: ArrayLike, *, fewest: int = 2) -> NoisyEstimates:
+    """Check estimates and their standard errors or covariance, and sort them.
+
+    Parameters
+    ----------
+    estimate : array-like, shape (n,)
+    se_or_cov : array-like, shape (n,) or (n, n)
+        Standard errors of independent estimates, or their covariance matrix. It may be singular as long as every
+        difference of two estimates has a positive variance.
+    fewest : int
+        Units needed.
+
+    Raises
+    ------
+    InputError
+        Too few units; values that are not finite; standard errors of 0 or below; an index that differs from that of
+        the estimates; a matrix that is not square, symmetric and positive semidefinite; two units whose difference
+        has no variance.
+    """
+    index = estimate.index if isinstance(estimate, pd.Series) else None
+    values = _numbers(estimate, "estimate")
+    noise = _numbers(se_or_cov, "se_or_cov")
+    if values.ndim != 1:
+        raise InputError(f"estimate: has {values.ndim} dimensions", "Give one number a unit.")
+    n = len(values)
+    if n < fewest:
+        raise InputError(f"{n} unit{'s' * (n != 1)} cannot be ranked", f"Give the estimates of {fewest} units or more.")
+    if noise.shape not in {(n,), (n, n)}:
+        raise InputError(
+            f"se_or_cov: has shape {noise.shape}, and there are {n:,} estimates",
+            "Give one standard error a unit, or a square covariance matrix.",
+        )
+    _check_index(index, se_or_cov)
+    _check_finite(values, "estimate", "Leave out units without an estimate.")
+    index = pd.RangeIndex(n) if index is None else index
+    covariance: FloatArray | None = None
+    if noise.ndim == 1:
+        _check_finite(noise, "se_or_cov", "Leave out units without a standard error.")
+        _check_rows(noise <= 0.0, noise, "se_or_cov", "a standard error is above 0")
+        variances = noise**2
+    else:
+        covariance = _checked_covariance(noise, index)
+        variances = covariance.diagonal().copy()
+        if not (covariance - np.diag(variances)).any():
+            covariance = None
+    order = np.lexsort((values, variances))
+    if covariance is not None:
+        covariance = np.ascontiguousarray(covariance[np.ix_(order, order)])
+    return NoisyEstimates(values[order], variances[order], covariance, order, index)
+
+
+def check_settings(coverage: float, draws: int, n: int) -> None:
+    """Refuse a coverage outside (0, 1), no draws, and draws that no ordinary machine holds."""
+    if not 0.0 < coverage < 1.0:
+        raise InputError(f"coverage must lie between 0 and 1, not {coverage}")
+    if draws < 1:
+        raise InputError(f"draws: at least 1 is needed, not {draws}")
+    size = 4 * draws * n
+    if size > _MOST_BYTES:
+        raise InputError(
+            f"{draws:,} draws of {n:,} units take {size / 2**30:,.1f} GiB",
+            f"Give draws={_MOST_BYTES // (4 * n):,} or fewer, or rank fewer units.",
+        )
+
+
+def _numbers(given: ArrayLike, name: str) -> FloatArray:
+    try:
+        return np.array(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: holds something that is not a number", "Give numbers only.") from error
+
+
+def _check_index(index: pd.Index | None, se_or_cov: ArrayLike) -> None:
+    if index is None or not isinstance(se_or_cov, pd.Series | pd.DataFrame):
+        return
+    same = se_or_cov.index.equals(index)
+    if isinstance(se_or_cov, pd.DataFrame):
+        same = same and se_or_cov.columns.equals(index)
+    if not same:
+        raise InputError("se_or_cov: its index is not that of the estimates", "Bring both into the same order first.")
+
+
+def _check_finite(values: FloatArray, name: str, remedy: str) -> None:
+    _check_rows(~np.isfinite(values), values, name, "is a finite number", remedy)
+
+
+def _check_rows(failing: NDArray[np.bool_], values: FloatArray, name: str, rule: str, remedy: str = "") -> None:
+    rows = [int(row) for row in np.flatnonzero(failing)]
+    if rows:
+        raise InputError(BrokenRule.of_rows(rule, name, rows, values=[float(values[row]) for row in rows], remedy=remedy))
+
+
+def _checked_covariance(matrix: FloatArray, index: pd.Index) -> FloatArray:
+    """The matrix, made exactly symmetric, or an error that says what is wrong with it."""
+    if not np.isfinite(matrix).all():
+        raise InputError("se_or_cov: the covariance matrix has entries that are not finite numbers")
+    if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=1e-12 * np.abs(matrix).max()):
+        raise InputError("se_or_cov: the covariance matrix is not symmetric")
+    variances = matrix.diagonal()
+    _check_rows(variances < 0.0, variances, "se_or_cov", "a variance is not negative")
+    matrix = (matrix + matrix.T) / 2.0
+    total = variances[:, None] + variances
+    spread = total - 2.0 * matrix
+    np.fill_diagonal(spread, np.inf)
+    without = np.argwhere(spread <= _ROUNDING * total)
+    if len(without):
+        a, b = without[0]
+        raise InputError(
+            f"se_or_cov: the difference between units {index[a]!r} and {index[b]!r} (rows {a + 1} and {b + 1}) has no "
+            f"variance, nor have {len(without) // 2 - 1:,} other pairs",
+            "Check the covariance matrix, or leave out one unit of each pair.",
+        )
+    return matrix
+
+
+def _factor(covariance: FloatArray) -> FloatArray:
+    """A matrix F with F F' equal to the covariance: Cholesky, or from eigenvalues where it is singular."""
+    try:
+        return np.asarray(cholesky(covariance, lower=True))
+    except LinAlgError:
+        values, vectors = eigh(covariance)
+    if values[0] < -1e-8 * values[-1]:
+        raise InputError(
+            f"se_or_cov: the covariance matrix has a negative eigenvalue ({values[0]:.3g}; the largest is {values[-1]:.3g})",
+            "Give a positive semidefinite matrix.",
+        )
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
