@@ -1,0 +1,426 @@
+"""The distribution of true effects behind noisy estimates, and each unit's posterior under it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import BSpline
+from scipy.optimize import OptimizeResult, minimize, minimize_scalar, nnls
+from scipy.special import logsumexp, softmax
+
+from send_va.effects import FloatArray
+from send_va.errors import Failure, InputError
+
+Method = Literal["spline", "mixture"]
+
+SMALLEST_PENALTY = 4e-5  # without any, log-densities can run off to infinity
+LARGEST_PENALTY = 0.3
+MOST_ENTRIES = 400_000_000  # of units x grid points held at once: 3.2 GB
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What is known of each unit's effect, on the grid of the prior.
+
+    Attributes
+    ----------
+    grid : array (points,)
+        Values of the effect, increasing.
+    weights : array (units, points)
+        Probability of each value for each unit; rows sum to one.
+    """
+
+    grid: FloatArray
+    weights: FloatArray
+
+    @property
+    def mean(self) -> FloatArray:
+        """Posterior mean of each unit."""
+        return np.asarray(self.weights @ self.grid)
+
+    @property
+    def sd(self) -> FloatArray:
+        """Posterior standard deviation of each unit."""
+        centred = self.grid - self.grid.mean()
+        variance = self.weights @ centred**2 - (self.weights @ centred) ** 2
+        return np.sqrt(np.maximum(variance, 0.0))
+
+    def interval(self, coverage: float = 0.95) -> tuple[FloatArray, FloatArray]:
+        """Equal-tailed interval of each unit: its lower and its upper ends, both grid points."""
+        if not 0.0 < coverage < 1.0:
+            raise InputError(f"coverage must lie between 0 and 1, not {coverage}")
+        below = np.cumsum(self.weights, axis=1)
+        below[:, -1] = 1.0  # rounding must not hide the last point
+        tail = (1.0 - coverage) / 2.0
+        lower, upper = (self.grid[np.argmax(below > at, axis=1)] for at in (tail, 1.0 - tail))
+        return lower, upper
+
+    def draws(self, draws: int, rng: np.random.Generator) -> FloatArray:
+        """Independent draws of every unit's effect, shape (draws, units)."""
+        out = np.empty((draws, len(self.weights)))
+        for unit, row in enumerate(self.weights):
+            cumulative = np.cumsum(row)
+            at = np.searchsorted(cumulative, rng.random(draws) * cumulative[-1], side="right")
+            out[:, unit] = self.grid[np.minimum(at, len(self.grid) - 1)]
+        return out
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Distribution of true effects over units, as probabilities of grid points.
+
+    Attributes
+    ----------
+    grid : array (points,)
+        Values of the effect, increasing.
+    density : array (points,)
+        Probability of each grid point; sums to one.
+    method : str
+        ``"spline"``, ``"mixture"``, or ``"point"`` where all estimates are equal.
+    penalty : float
+        Weight of the penalty of the log-spline; 0 for a mixture.
+    log_likelihood : float
+        Of the estimates, without the penalty.
+    converged : bool
+        Whether the solver met its tolerance.
+    """
+
+    grid: FloatArray
+    density: FloatArray
+    method: str
+    penalty: float
+    log_likelihood: float
+    converged: bool
+
+    @property
+    def mean(self) -> float:
+        """Mean of true effects."""
+        return float(self.density @ self.grid)
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation of true effects."""
+        return math.sqrt(max(float(self.density @ (self.grid - self.mean) ** 2), 0.0))
+
+    def posterior(self, estimate: ArrayLike, se: ArrayLike) -> Posterior:
+        """Posterior of each unit given its estimate and standard error.
+
+        Raises
+        ------
+        InputError
+            Estimates or standard errors that :func:`deconvolve` refuses.
+        """
+        y, s = _checked(estimate, se)
+        _check_size(len(y), len(self.grid))
+        with np.errstate(divide="ignore"):
+            log_weight = _log_normal(y, s, self.grid) + np.log(self.density)
+        return Posterior(self.grid, softmax(log_weight, axis=1))
+
+    def __str__(self) -> str:
+        kind = {"spline": "log-spline", "mixture": "mixture of points", "point": "one point"}[self.method]
+        ending = "" if self.converged else "; the solver did not converge"
+        return (
+            f"Prior ({kind}) on {len(self.grid):,} points from {self.grid[0]:.4g} to {self.grid[-1]:.4g}: "
+            f"mean {self.mean:.4g}, SD {self.sd:.4g}{ending}"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self}</p>"
+
+
+def deconvolve(
+    estimate: ArrayLike,
+    se: ArrayLike,
+    *,
+    method: Method = "spline",
+    grid: int | ArrayLike = 1_000,
+    degrees: int = 5,
+    penalty: float | None = None,
+) -> Prior:
+    """Estimate the distribution of true effects from estimates with known standard errors.
+
+    Estimates are taken as normal around the true effects, and effects as independent of the standard errors. Where
+    precise units have other effects than noisy ones, take the dependence out first.
+
+    Parameters
+    ----------
+    estimate, se : array-like (units,)
+        Unshrunken estimates and their standard errors, in one unit of measurement.
+    method : {"spline", "mixture"}
+        ``"spline"``: a smooth density whose logarithm is a natural cubic spline (Efron 2016). ``"mixture"``: the
+        distribution that makes the estimates most likely among all on the grid, a few points of mass.
+    grid : int or array-like
+        Number of equally spaced points between the smallest and the largest estimate, or the points themselves.
+    degrees : int
+        Columns of the spline; 5 as in Kline, Rose & Walters.
+    penalty : float, optional
+        Weight of the length of the spline's coefficients, whose columns are centred and of length one. Unless given,
+        it is chosen between 4e-5 and 0.3 so that mean and SD of the prior come as near as possible to the mean of the
+        estimates and their SD less noise.
+
+    Returns
+    -------
+    Prior
+        With an `sd` well below the noise of single units, most of what sets the estimates apart is noise. A penalty
+        of 4e-5 means that the prior spreads at least as widely as the estimates less noise at every penalty tried.
+
+    Raises
+    ------
+    InputError
+        Estimates that are not finite, standard errors that are not above zero, fewer than two units (for the spline:
+        fewer than `degrees` + 2), a grid that is not increasing or leaves all estimates without probability,
+        or one that does not fit in memory with so many units.
+
+    References
+    ----------
+    Efron (2016), doi:10.1093/biomet/asv068.
+    Kline, Rose & Walters (2024), doi:10.1257/aer.20230700.
+    Koenker & Mizera (2014), doi:10.1080/01621459.2013.869224.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> estimate = rng.normal(0, 0.25, 500) + rng.normal(0, 0.15, 500)
+    >>> prior = deconvolve(estimate, np.full(500, 0.15))
+    >>> round(prior.sd, 2)
+    0.25
+    """
+    if method not in get_args(Method):
+        raise InputError(f"no method {method!r}", f"One of: {', '.join(get_args(Method))}.")
+    y, s = _checked(estimate, se)
+    fewest = degrees + 2 if method == "spline" else 2
+    if len(y) < fewest:
+        raise InputError(
+            f"{len(y)} units are too few to estimate a prior of this kind: it takes {fewest}",
+            "Give more units, or take a normal prior.",
+        )
+    if penalty is not None and not (math.isfinite(penalty) and penalty >= 0.0):
+        raise InputError(f"penalty must be zero or above, not {penalty}")
+    if not isinstance(grid, int | np.integer):
+        points = _checked_grid(grid)
+    elif grid < degrees + 2:
+        raise InputError(f"a grid of {grid} points is too short", f"Take {degrees + 2} points or more.")
+    elif y.min() == y.max():
+        log_likelihood = float(_log_normal(y, s, y[:1]).sum())
+        return Prior(y[:1].copy(), np.ones(1), "point", 0.0, log_likelihood, True)
+    else:
+        points = np.linspace(y.min(), y.max(), int(grid))
+    _check_size(len(y), len(points))
+    log_rows = _log_normal(y, s, points)
+    largest = log_rows.max(axis=1)
+    if not np.isfinite(largest).all():
+        raise InputError("the grid lies so far from some estimates that they have no probability", "Widen the grid.")
+    likelihood = np.exp(log_rows - largest[:, None])  # (units, points), each row at most one
+    if method == "mixture":
+        density, converged = _fit_mixture(likelihood)
+        used = 0.0
+    else:
+        spline = _LogSpline(points, likelihood, degrees)
+        used = spline.matching_penalty(y, s) if penalty is None else float(penalty)
+        result = spline.fit(used)
+        density, converged = spline.density(result.x), bool(result.success)
+    log_likelihood = float((np.log(likelihood @ density) + largest).sum())
+    return Prior(points, density, method, used, log_likelihood, converged)
+
+
+def natural_spline_basis(x: FloatArray, degrees: int) -> FloatArray:
+    """Natural cubic splines without a constant, shape (points, degrees), as ``ns(x, df)`` of R makes them.
+
+    Inner knots are quantiles of `x`. The penalty of a log-spline depends on the basis and not only on what it spans,
+    so the rotation that takes out curvature at both ends is that of R: Householder reflections.
+    """
+    inner = np.quantile(x, np.arange(1, degrees) / degrees)
+    knots = np.concatenate([np.repeat(x[0], 4), inner, np.repeat(x[-1], 4)])
+    splines = BSpline(knots, np.eye(len(knots) - 4), 3)
+    curvature = splines.derivative(2)(np.array([x[0], x[-1]]))[:, 1:]  # (2, degrees + 2)
+    rotation, _ = np.linalg.qr(curvature.T, mode="complete")
+    return np.asarray(splines(x)[:, 1:] @ rotation[:, 2:])
+
+
+class _LogSpline:
+    """Penalised likelihood of the coefficients of a log-density."""
+
+    def __init__(self, points: FloatArray, likelihood: FloatArray, degrees: int) -> None:
+        basis = natural_spline_basis(points, degrees)
+        basis = basis - basis.mean(axis=0)
+        self.basis = basis / np.linalg.norm(basis, axis=0)
+        self.points = points
+        self.likelihood = likelihood
+        self._start = self._normal_start()
+
+    def density(self, coefficients: FloatArray) -> FloatArray:
+        """Probability of each grid point."""
+        return np.asarray(softmax(self.basis @ coefficients))
+
+    def _normal_start(self) -> FloatArray:
+        """Coefficients of about a normal density with the moments of the average likelihood."""
+        share = (self.likelihood / self.likelihood.sum(axis=1, keepdims=True)).mean(axis=0)
+        mean = share @ self.points
+        variance = share @ (self.points - mean) ** 2
+        log_density = -0.5 * (self.points - mean) ** 2 / variance
+        return np.asarray(np.linalg.lstsq(self.basis, log_density - log_density.mean(), rcond=None)[0])
+
+    def _objective(self, coefficients: FloatArray, penalty: float) -> tuple[float, FloatArray, FloatArray]:
+        """Minus the penalised log-likelihood, its gradient and its Hessian."""
+        log_density = self.basis @ coefficients
+        density = np.exp(log_density - logsumexp(log_density))
+        fitted = self.likelihood @ density
+        length = math.sqrt(coefficients @ coefficients + 1e-20)  # smooth at zero
+        column = density * ((1.0 / fitted) @ self.likelihood)  # posterior mass of each point, over units
+        by_unit = (self.likelihood @ (density[:, None] * self.basis)) / fitted[:, None]
+        prior_mean, n = density @ self.basis, len(fitted)
+        gradient = n * prior_mean - column @ self.basis + penalty * coefficients / length
+        hessian = (
+            (self.basis.T * (n * density - column)) @ self.basis
+            - n * np.outer(prior_mean, prior_mean)
+            + by_unit.T @ by_unit
+            + penalty * (np.eye(len(coefficients)) / length - np.outer(coefficients, coefficients) / length**3)
+        )
+        return float(-np.log(fitted).sum() + penalty * length), gradient, hessian
+
+    def fit(self, penalty: float) -> OptimizeResult:
+        """Coefficients that minimise minus the log-likelihood plus the penalty."""
+        scale = math.sqrt(len(self.points))  # coefficients grow with it, as columns have length one
+        n = len(self.likelihood)
+
+        def value(x: FloatArray) -> tuple[float, FloatArray]:
+            objective, gradient, _ = self._objective(scale * x, penalty)
+            return objective / n, scale / n * gradient
+
+        def hessian(x: FloatArray) -> FloatArray:
+            return np.asarray(scale**2 / n * self._objective(scale * x, penalty)[2])
+
+        result = minimize(
+            value,
+            self._start / scale,
+            jac=True,
+            hess=hessian,
+            method="trust-exact",
+            options={"gtol": 1e-8, "maxiter": 500},
+        )
+        result.x = scale * result.x
+        return result
+
+    def matching_penalty(self, y: FloatArray, s: FloatArray) -> float:
+        """Penalty at which mean and SD of the prior are nearest those of the estimates less noise."""
+        n, mean = len(y), float(y.mean())
+        squared = (y - mean) ** 2
+        variance = float(y.var(ddof=1) - np.mean(s**2))
+        sd = math.sqrt(max(variance, 0.0))
+        mean_error = float(np.sum(s**2)) / n**2
+        signal = max(float(np.sum((squared - s**2) * s**2)), 0.0)
+        variance_error = (2.0 * float(np.sum(s**4)) + 4.0 * signal) / n**2
+        sd_error = variance_error / max(4.0 * variance, 2.0 * math.sqrt(variance_error))
+
+        def gap(penalty: float) -> float:
+            density = self.density(self.fit(penalty).x)
+            prior_mean = float(density @ self.points)
+            prior_sd = math.sqrt(max(float(density @ (self.points - prior_mean) ** 2), 0.0))
+            return (prior_mean - mean) ** 2 / mean_error + (prior_sd - sd) ** 2 / sd_error
+
+        def log_gap(log_penalty: float) -> float:
+            return gap(math.exp(log_penalty))
+
+        ends = (math.log(SMALLEST_PENALTY), math.log(LARGEST_PENALTY))
+        found = minimize_scalar(log_gap, bounds=ends, method="bounded", options={"xatol": 0.05})
+        tried = (SMALLEST_PENALTY, LARGEST_PENALTY, math.exp(float(found.x)))
+        return min(tried, key=gap)
+
+
+def _fit_mixture(likelihood: FloatArray, most_steps: int = 200) -> tuple[FloatArray, bool]:
+    """Nonparametric maximum likelihood on the grid, by constrained Newton steps.
+
+    Each step adds the points where the likelihood's slope peaks, then solves the quadratic approximation by
+    non-negative least squares (Wang 2007, doi:10.1111/j.1467-9868.2007.00583.x). The largest slope bounds how much
+    log-likelihood is left to gain.
+    """
+    n, m = likelihood.shape
+    density = np.zeros(m)
+    density[:: max(m // 20, 1)] = 1.0
+    density /= density.sum()
+    for _ in range(most_steps):
+        fitted = likelihood @ density
+        slope = (1.0 / fitted) @ likelihood - n
+        if slope.max() <= 1e-6 * n:
+            return density, True
+        padded = np.concatenate([[-np.inf], slope, [-np.inf]])
+        peaks = (slope >= padded[:-2]) & (slope >= padded[2:]) & (slope > -0.1 * n)
+        active = np.flatnonzero((density > 0.0) | peaks)
+        proposal = _newton_weights(likelihood[:, active] / fitted[:, None])
+        direction = -density
+        direction[active] += proposal
+        density = _line_search(likelihood, density, direction, float(slope @ direction))
+    return density, False
+
+
+def _newton_weights(ratio: FloatArray) -> FloatArray:
+    """Non-negative weights, sum one, that minimise ``|ratio @ w - 2|``."""
+    shifted = ratio - 2.0
+    scale = math.sqrt(len(ratio))
+    _, upper = np.linalg.qr(np.vstack([shifted / scale, np.ones(ratio.shape[1])]))
+    target = np.linalg.lstsq(upper.T, np.ones(ratio.shape[1]), rcond=None)[0]
+    weights = nnls(upper, target)[0]
+    return np.asarray(weights / weights.sum())
+
+
+def _line_search(likelihood: FloatArray, density: FloatArray, direction: FloatArray, slope: float) -> FloatArray:
+    """Step along the direction as far as the log-likelihood rises enough, halving from one."""
+    here = float(np.log(likelihood @ density).sum())
+    step = 1.0
+    for _ in range(40):
+        trial = np.maximum(density + step * direction, 0.0)
+        trial[trial < 1e-12] = 0.0
+        trial /= trial.sum()
+        if float(np.log(likelihood @ trial).sum()) >= here + 0.3 * step * slope:
+            return trial
+        step *= 0.5
+    return density
+
+
+def _log_normal(y: FloatArray, s: FloatArray, grid: FloatArray) -> FloatArray:
+    """Log-density of each estimate at each value of the effect, shape (units, points)."""
+    z = (y[:, None] - grid[None, :]) / s[:, None]
+    return np.asarray(-0.5 * z * z - np.log(s)[:, None] - 0.5 * math.log(2.0 * math.pi))
+
+
+def _checked(estimate: ArrayLike, se: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Estimates and standard errors as vectors that can be used."""
+    y, s = np.asarray(estimate, dtype=float), np.asarray(se, dtype=float)
+    if y.ndim != 1 or y.shape != s.shape:
+        raise InputError(
+            f"estimate has shape {y.shape} and se {s.shape}", "Give two vectors of the same length, one entry a unit."
+        )
+    failures = []
+    for name, values, broken in (
+        ("estimate", y, ~np.isfinite(y)),
+        ("se", s, ~np.isfinite(s)),
+        ("se", s, np.isfinite(s) & (s <= 0.0)),
+    ):
+        if broken.any():
+            at: NDArray[np.intp] = np.flatnonzero(broken)
+            rule = "must be above zero" if np.isfinite(values[at]).all() else "must be finite"
+            failures.append(
+                Failure.of_rows(rule, name, at.tolist(), values=values[at].tolist(), remedy="Leave these units out.")
+            )
+    if failures:
+        raise InputError(failures)
+    return y, s
+
+
+def _checked_grid(grid: ArrayLike) -> FloatArray:
+    points = np.asarray(grid, dtype=float)
+    if points.ndim != 1 or len(points) < 2 or not np.isfinite(points).all() or np.any(np.diff(points) <= 0.0):
+        raise InputError("the grid must be two or more finite values in increasing order")
+    return points
+
+
+def _check_size(units: int, points: int) -> None:
+    if units * points > MOST_ENTRIES:
+        raise InputError(
+            f"{units:,} units on {points:,} grid points take {units * points * 8e-9:,.1f} GB",
+            f"Take at most {MOST_ENTRIES // units:,} grid points, or estimate the prior from a sample of units.",
+        )
