@@ -1,0 +1,76 @@
+"""Estimates and standard errors of units, checked in one place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from send_va.effects import FloatArray
+from send_va.errors import Failure, InputError
+
+
+def unit_index(values: ArrayLike) -> pd.Index:
+    """Labels of the units: the index of a Series, else positions from 0."""
+    return values.index if isinstance(values, pd.Series) else pd.RangeIndex(len(np.asarray(values)))
+
+
+def vector(values: ArrayLike, name: str) -> FloatArray:
+    """One finite number a unit, shape (units,).
+
+    Raises
+    ------
+    InputError
+        Not one-dimensional, not numbers, or not finite.
+    """
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} holds entries that are not numbers", "Give one number a unit.") from None
+    if array.ndim != 1:
+        raise InputError(f"{name} has {array.ndim} dimensions", "Give a vector with one number a unit.")
+    refuse(~np.isfinite(array), array, name, "is not finite", "Leave units without an estimate out.")
+    return array
+
+
+def refuse(broken: NDArray[np.bool_], values: FloatArray, name: str, rule: str, remedy: str) -> None:
+    """Raise with positions and values of the units that break a rule, if any do."""
+    at = np.flatnonzero(broken)
+    if len(at):
+        raise InputError(Failure.of_rows(rule, name, at.tolist(), values=values[at].tolist(), remedy=remedy))
+
+
+def same_length(**vectors: FloatArray) -> None:
+    """Raise unless all named vectors have one entry for each unit."""
+    lengths = {name: len(values) for name, values in vectors.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
+        raise InputError(f"lengths differ: {found}", "Give one entry for each unit, in one order.")
+
+
+def check_fraction(value: float, name: str) -> None:
+    """Raise unless a probability lies strictly between 0 and 1."""
+    if not 0.0 < value < 1.0:
+        raise InputError(f"{name} must lie between 0 and 1, not {value}")
+
+
+def check_choice(value: str, allowed: tuple[str, ...], name: str) -> None:
+    """Raise unless an option is one of those there are."""
+    if value not in allowed:
+        raise InputError(f"no {name} {value!r}", f"One of: {', '.join(allowed)}.")
+
+
+def check_estimates(estimate: ArrayLike, se: ArrayLike, *, fewest: int = 2) -> tuple[FloatArray, FloatArray]:
+    """Estimates and their standard errors as float vectors.
+
+    Raises
+    ------
+    InputError
+        Entries that are not finite, standard errors of zero or below, lengths that differ, fewer than `fewest` units.
+    """
+    y, s = vector(estimate, "estimate"), vector(se, "se")
+    same_length(estimate=y, se=s)
+    refuse(s <= 0.0, s, "se", "is zero or negative", "A standard error is above zero; leave units without one out.")
+    if len(y) < fewest:
+        raise InputError(f"{len(y)} unit{'s' if len(y) != 1 else ''} given, at least {fewest} needed")
+    return y, s
