@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from send_va.effects import FloatArray, SchoolEffects
-from send_va.errors import InputError
-from send_va.ranking.publication_rule import PublicationRule
+from send_va.errors import Failure, InputError
+from send_va.ranking.draw_places import draw_ranks
+from send_va.ranking.publication_rule import PublicationDecision, PublicationRule
+from send_va.ranking.rank_probabilities import RankProbabilities, rank_probabilities
+
+__all__ = ["Ranking", "draw_ranks", "rank"]
 
 
 @dataclass(frozen=True)
@@ -24,15 +28,19 @@ class Ranking:
         rank_upper, rank_lower_simultaneous, rank_upper_simultaneous, p_quintile_1 ... p_quintile_5, grade, published,
         reason. Rank 1 is the highest value; quintile 1 is the fifth of schools with the highest values. Schools that
         cannot be compared take no place: their ranks are missing, and those of the others count the others only.
-        Simultaneous bounds and grades need unshrunken estimates and are left empty here.
+        Simultaneous bounds and grades come from unshrunken estimates and are empty where they were not given.
     measure : str
     coverage : float
         Of each school's rank interval, taken by itself.
+    decision : PublicationDecision
+        What withholds a position: symbols, clauses, counts. Where the effects rest on an assumption that labels do not
+        tell, no school has a position whatever it says.
     """
 
     table: pd.DataFrame
     measure: str
     coverage: float
+    decision: PublicationDecision
 
     def __str__(self) -> str:
         width = (self.table["rank_upper"] - self.table["rank_lower"] + 1).mean()
@@ -45,20 +53,15 @@ class Ranking:
         return str(self.table.to_html(index=False))
 
 
-def draw_ranks(draws: FloatArray) -> NDArray[np.int32]:
-    """Rank schools within every draw, shape (draws, schools); 1 is the highest."""
-    order = np.argsort(-draws, axis=1, kind="stable")
-    ranks = np.empty(draws.shape, dtype=np.int32)
-    np.put_along_axis(ranks, order, np.arange(1, draws.shape[1] + 1, dtype=np.int32)[None, :], axis=1)
-    return ranks
-
-
 def rank(
     effects: SchoolEffects,
     *,
     measure: str = "theta",
     coverage: float = 0.95,
     rule: PublicationRule | None = None,
+    sets: pd.DataFrame | None = None,
+    grades: pd.Series | None = None,
+    disagreement: ArrayLike | None = None,
 ) -> Ranking:
     """Rank schools from the draws of one measure.
 
@@ -71,60 +74,135 @@ def rank(
         Of the rank interval of each school taken by itself.
     rule : PublicationRule, optional
         Which schools get a position.
+    sets : DataFrame, optional
+        Simultaneous rank sets, columns lower and upper: one row a school that can be compared, in their order. The
+        rule judges their width; without them that of the rank intervals.
+    grades : Series, optional
+        Grade of each school that can be compared, in their order; missing where there is none.
+    disagreement : array, shape (schools,), optional
+        Largest difference of another estimator, in pupil SDs, for all schools of the effects; for the rule.
 
     Returns
     -------
     Ranking
         ``expected_rank`` minimises squared error of the ranks; where intervals cover most places, exact ranks should
-        not be shown. Where the effects rest on an assumption that labels do not tell (``effects.attrs["assumes"]``),
-        no school is given a position: ranks and quintiles are missing.
+        not be shown. Schools with the same value in a draw share its places. Where the effects rest on an assumption
+        that labels do not tell (``effects.attrs["assumes"]``), no school is given a position: ranks, quintiles and
+        grades are missing.
 
     Raises
     ------
     InputError
-        Unknown measure, coverage outside (0, 1), or fewer than two schools that can be compared.
+        Unknown measure, coverage outside (0, 1), fewer than two schools that can be compared, or sets or grades that
+        are not one a compared school.
 
     References
     ----------
     Lin, Louis, Paddock & Ridgeway (2006), doi:10.1214/06-BA130.
     Goldstein & Spiegelhalter (1996), doi:10.2307/2983325.
+
+    Examples
+    --------
+    >>> from send_va.effects import school_effects
+    >>> draws = np.random.default_rng(1).normal([3.0, 0.0], 1.0, (100, 2))
+    >>> effects = school_effects(["a", "b"], {"theta": draws}, {}, n_pupils=np.array([90, 90]),
+    ...     n_need=np.array([20, 9]), flag=["", ""], attrs={"estimator": "entry", "context": "cva"})
+    >>> rank(effects).table[["school", "expected_rank", "published"]].to_numpy().tolist()
+    [['a', 1.02, True], ['b', 1.98, False]]
     """
     if not 0.0 < coverage < 1.0:
         raise InputError(f"coverage must lie between 0 and 1, not {coverage}")
     draws = effects.draws(measure)
     compared = np.isfinite(draws).all(axis=0)
-    n, all_schools = int(compared.sum()), draws.shape[1]
+    n = int(compared.sum())
     if n < 2:
         raise InputError("one school cannot be ranked", "Give the effects of two schools or more.")
-    ranks = draw_ranks(draws[:, compared])
-    tail = (1.0 - coverage) / 2.0
-    lower = np.quantile(ranks, tail, axis=0, method="inverted_cdf")
-    upper = np.quantile(ranks, 1.0 - tail, axis=0, method="inverted_cdf")
-    quintile = (ranks - 1) * 5 // n  # 0 for the highest fifth
-    reasons = (rule or PublicationRule()).reasons(effects.summary(measure, coverage))
+    found = rank_probabilities(draws if compared.all() else draws[:, compared], coverage=coverage, joint=False)
+    joint, graded = _checked_sets(sets, n), _checked_grades(grades, n)
+    decision = (rule or PublicationRule()).decide(
+        effects.summary(measure, coverage),
+        rank_width=_spread(_width(found, joint), compared, True),
+        disagreement=disagreement,
+    )
     assumed = str(effects.attrs.get("assumes") or "")
+    table = _table(effects, found, joint, graded, compared, not assumed)
+    reasons = decision.table["reason"].to_numpy(dtype=object, copy=True)
     if assumed:
         reasons[:] = assumed
+    return Ranking(table.assign(published=reasons == "", reason=reasons), measure, coverage, decision)
 
-    def by_school(values: NDArray[np.number]) -> FloatArray:
-        out = np.full(all_schools, np.nan)
-        if not assumed:
-            out[compared] = values
-        return out
 
-    empty = pd.array([None] * all_schools, dtype="Int64")
-    table = pd.DataFrame(
+def _table(
+    effects: SchoolEffects,
+    found: RankProbabilities,
+    joint: pd.DataFrame | None,
+    graded: FloatArray | None,
+    compared: NDArray[np.bool_],
+    shown: bool,
+) -> pd.DataFrame:
+    n = int(compared.sum())
+    empty = np.full(n, np.nan)
+
+    def places(values: ArrayLike) -> pd.Series:
+        return pd.Series(_spread(values, compared, shown)).astype("Int64")
+
+    of = found.table
+    return pd.DataFrame(
         {
             "school": effects.schools,
             "estimator": effects.attrs["estimator"],
             "context": effects.attrs["context"],
-            "expected_rank": by_school(ranks.mean(axis=0)),
-            "rank_lower": pd.Series(by_school(lower)).astype("Int64"),
-            "rank_upper": pd.Series(by_school(upper)).astype("Int64"),
-            "rank_lower_simultaneous": empty,
-            "rank_upper_simultaneous": empty,
+            "expected_rank": _spread(of["expected_rank"], compared, shown),
+            "rank_lower": places(of["rank_lower"]),
+            "rank_upper": places(of["rank_upper"]),
+            "rank_lower_simultaneous": places(empty if joint is None else joint["lower"]),
+            "rank_upper_simultaneous": places(empty if joint is None else joint["upper"]),
         }
-        | {f"p_quintile_{k + 1}": by_school((quintile == k).mean(axis=0)) for k in range(5)}
-        | {"grade": empty, "published": reasons == "", "reason": reasons}
+        | {f"p_quintile_{k}": _spread(of[f"p_group_{k}"], compared, shown) for k in range(1, 6)}
+        | {"grade": places(empty if graded is None else graded)}
     )
-    return Ranking(table, measure, coverage)
+
+
+def _spread(values: ArrayLike, compared: NDArray[np.bool_], shown: bool) -> FloatArray:
+    """Values of compared schools among all schools; missing elsewhere, and everywhere if they must not be shown."""
+    out = np.full(len(compared), np.nan)
+    if shown:
+        out[compared] = np.asarray(values, dtype=np.float64)
+    return out
+
+
+def _width(found: RankProbabilities, joint: pd.DataFrame | None) -> FloatArray:
+    """Places in each school's rank set, as a share."""
+    lower, upper = (found.table["rank_lower"], found.table["rank_upper"]) if joint is None else joint.T.to_numpy()
+    width: FloatArray = (np.asarray(upper) - np.asarray(lower) + 1.0) / len(found.table)
+    return width
+
+
+def _checked_sets(sets: pd.DataFrame | None, n: int) -> pd.DataFrame | None:
+    if sets is None:
+        return None
+    missing = [name for name in ("lower", "upper") if name not in sets]
+    if missing:
+        raise InputError(Failure("is missing", column=name, remedy="Give confidence_sets().") for name in missing)
+    if len(sets) != n:
+        raise InputError(f"{len(sets)} rank sets for {n} schools", "Give one a school that can be compared.")
+    bounds = sets[["lower", "upper"]].astype(np.float64).reset_index(drop=True)
+    bad = ~((bounds["lower"] >= 1) & (bounds["lower"] <= bounds["upper"]) & (bounds["upper"] <= n))
+    if bad.any():
+        positions = np.flatnonzero(bad).tolist()
+        remedy = f"Bounds are places from 1 to {n}, lower not above upper."
+        raise InputError(Failure.of_rows("is no rank set", "sets", positions, remedy=remedy))
+    return bounds
+
+
+def _checked_grades(grades: pd.Series | None, n: int) -> FloatArray | None:
+    if grades is None:
+        return None
+    if len(grades) != n:
+        raise InputError(f"{len(grades)} grades for {n} schools", "Give one a school that can be compared.")
+    values = pd.to_numeric(grades).to_numpy(dtype=np.float64, na_value=np.nan)
+    bad = np.flatnonzero(~np.isnan(values) & ~((values >= 1) & (values == np.floor(values))))
+    if len(bad):
+        remedy = "Grades are whole numbers from 1, the best."
+        raise InputError(Failure.of_rows("is no grade", "grades", bad.tolist(), remedy=remedy))
+    return values
