@@ -26,7 +26,7 @@ from send_va.publish.figure_style import save_svg_png
 from send_va.publish.figures import save_figures
 from send_va.publish.lottery_figure import identification_shares
 from send_va.publish.manifest import describe_machine, installed_versions, manifest, write_json_atomic
-from send_va.ranking import PublicationRule, rank
+from send_va.ranking_stage import rank_schools
 from send_va.records.design_columns import CONTEXTS
 from send_va.records.reader import Cohort
 from send_va.run_directory import RunDirectory, refuse_foreign
@@ -273,13 +273,13 @@ def _write_tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     study, directory = inputs.study, inputs.directory
     coverage = study.value_added.coverage
-    rule = PublicationRule(study.publication.minimum_need, study.publication.minimum_reliability)
+    differ = _disagreements(study, effects)
     with ThreadPoolExecutor(max_workers=1) as disk, ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
         draws = disk.submit(_write_draws, inputs, effects)
         schools = pd.concat(cores.map(lambda part: part.table(coverage), effects), ignore_index=True)
-        ranked = cores.map(lambda part: rank(part, coverage=coverage, rule=rule).table, effects)
-        rankings = pd.concat(ranked, ignore_index=True)
+        ranked = rank_schools(study, effects, differ)
         draws.result()
+    rankings = ranked.rankings
     if not converged:
         places = rankings.columns[rankings.columns.str.startswith(_PLACES)]
         rankings = rankings.assign(**dict.fromkeys(places, None))
@@ -287,7 +287,10 @@ def _write_tables(
     schools["synthetic"] = rankings["synthetic"] = study.study.synthetic
     directory.write("school_effects.csv", csv_writer(schools))
     directory.write("rankings.csv", csv_writer(rankings))
-    _write_disagreements(study, effects, directory)
+    tables = {"ranking_summary": ranked.summary, "publication": ranked.withheld, "disagreements": differ}
+    for name, table in tables.items():
+        if table is not None:
+            directory.write(f"{name}.csv", csv_writer(table.assign(synthetic=study.study.synthetic)))
     for file in directory.work.glob("stage-*"):
         file.unlink()
     return schools, rankings
@@ -307,12 +310,12 @@ def _write_draws(inputs: StageInputs, effects: list[SchoolEffects]) -> None:
     inputs.directory.write("draws.nc", lambda path: draws_tree(effects).to_netcdf(path, engine="h5netcdf"))
 
 
-def _write_disagreements(study: Study, effects: list[SchoolEffects], directory: RunDirectory) -> None:
+def _disagreements(study: Study, effects: list[SchoolEffects]) -> pd.DataFrame | None:
     """Schools about which estimators disagree, where there are several."""
     first = headline([str(part.attrs["estimator"]) for part in effects])
-    if len({str(part.attrs["estimator"]) for part in effects}) > 1:
-        table = disagreements(effects, headline=first, amount=study.identification.disagreement)
-        directory.write("disagreements.csv", csv_writer(table.assign(synthetic=study.study.synthetic)))
+    if len({str(part.attrs["estimator"]) for part in effects}) == 1:
+        return None
+    return disagreements(effects, headline=first, amount=study.identification.disagreement)
 
 
 def draws_tree(effects: list[SchoolEffects]) -> xr.DataTree:
