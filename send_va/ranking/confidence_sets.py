@@ -335,7 +335,9 @@ def _candidates(z: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.i
 
     def count(block: int) -> None:
         first = blocks[block]
-        kernels.count_candidates(z[first : first + _DRAWS_AT_A_TIME], counts[2 * first : 2 * (first + _DRAWS_AT_A_TIME)])
+        kernels.count_candidates(
+            z[first : first + _DRAWS_AT_A_TIME], counts[2 * first : 2 * (first + _DRAWS_AT_A_TIME)]
+        )
 
     over_cores(count, range(len(blocks)))
     starts = np.concatenate([[0], np.cumsum(counts)])

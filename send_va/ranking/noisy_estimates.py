@@ -184,7 +184,9 @@ def _check_finite(values: FloatArray, name: str, remedy: str) -> None:
 def _check_rows(failing: NDArray[np.bool_], values: FloatArray, name: str, rule: str, remedy: str = "") -> None:
     rows = [int(row) for row in np.flatnonzero(failing)]
     if rows:
-        raise InputError(BrokenRule.of_rows(rule, name, rows, values=[float(values[row]) for row in rows], remedy=remedy))
+        raise InputError(
+            BrokenRule.of_rows(rule, name, rows, values=[float(values[row]) for row in rows], remedy=remedy)
+        )
 
 
 def _checked_covariance(matrix: FloatArray, index: pd.Index) -> FloatArray:
