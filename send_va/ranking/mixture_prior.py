@@ -147,7 +147,7 @@ def _interior_point(likelihood: FloatArray, tolerance: float, most_iterations: i
 
 
 def _newton(ratio: FloatArray, x: FloatArray, z: FloatArray, barrier_gradient: FloatArray) -> FloatArray:
-    """Solve ``(H + diag(z / x)) step = -barrier_gradient``, scaled by sqrt(x) so that the system is well conditioned."""
+    """Solve ``(H + diag(z / x)) step = -barrier_gradient``, scaled by sqrt(x) to be well conditioned."""
     n, points = ratio.shape
     root = np.sqrt(x)
     hessian = np.zeros((points, points))

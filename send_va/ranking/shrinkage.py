@@ -63,9 +63,10 @@ class Shrinkage:
     converged: bool
 
     def __str__(self) -> str:
-        state = "" if self.converged else "; NOT CONVERGED"
+        state = "" if self.converged else "; not converged"
         middle = self.table["reliability"].median()
-        return f"{len(self.table):,} units shrunken, prior {self.prior} ({self.shape}): median reliability {middle:.2f}{state}"
+        prior = f"prior {self.prior} ({self.shape})"
+        return f"{len(self.table):,} units shrunken, {prior}: median reliability {middle:.2f}{state}"
 
     def _repr_html_(self) -> str:
         return f"<p>{self}</p>{self.table.to_html()}"
@@ -123,7 +124,7 @@ def shrink(
     --------
     >>> from send_va.ranking.shrinkage import shrink
     >>> shrink([0.9, -0.2, 0.1, -1.0], [0.2, 0.2, 0.6, 0.2]).table["mean"].round(2).tolist()
-    [0.85, -0.2, 0.0, -0.95]
+    [0.84, -0.19, 0.04, -0.94]
     """
     y, s = check_estimates(estimate, se)
     check_choice(prior, get_args(Prior), "prior")
@@ -141,7 +142,7 @@ def _normal(y: FloatArray, se: FloatArray, coverage: float, index: pd.Index) -> 
     prior = fit_normal_prior(y, se)
     if prior.variance == 0.0:
         warnings.warn(
-            "the variance of true values is estimated at 0: every unit is given the mean of all, and a reliability of 0",
+            "the variance of true values is estimated at 0: every unit is given the mean of all and reliability 0",
             BoundaryWarning,
             stacklevel=3,
         )
