@@ -107,9 +107,9 @@ def critical_value(m2: float, kappa: float, alpha: float, z: float) -> float:
 
     The Illinois variant of false position on the logarithm of rho, which is nearly linear in chi**2.
     """
+    if m2 < 1e-15:
+        return z  # the difference is of the order of m2
     low, high = z, z + math.sqrt(m2)
-    if m2 == 0.0:
-        return z
     target = math.log(alpha)
     f_low = math.log(worst_missing(m2, kappa, low)) - target
     f_high = math.log(worst_missing(m2, kappa, high)) - target
@@ -119,9 +119,10 @@ def critical_value(m2: float, kappa: float, alpha: float, z: float) -> float:
     for _ in range(100):
         if high - low <= 1e-11 * high:
             break
-        middle = (low * f_high - high * f_low) / (f_high - f_low)
-        if not low < middle < high:
-            middle = 0.5 * (low + high)
+        middle = 0.5 * (low + high)
+        if f_low > f_high:
+            secant = (low * f_high - high * f_low) / (f_high - f_low)
+            middle = secant if low < secant < high else middle
         f_middle = math.log(max(worst_missing(m2, kappa, middle), 1e-300)) - target
         if f_middle == 0.0:
             return middle

@@ -194,7 +194,7 @@ def _moments(deviation: FloatArray, se: FloatArray, weight: FloatArray) -> tuple
 
 def _critical_values(m2: FloatArray, kappa: float, alpha: float) -> FloatArray:
     """Critical values of increasing `m2`; beyond a thousand interpolated, to about 2e-5."""
-    z = NormalDist().inv_cdf(1.0 - 0.5 * alpha)
+    z = -NormalDist().inv_cdf(0.5 * alpha)
     if len(m2) <= _NODES or m2[0] <= 0.0:
         return critical_values(m2, float(kappa), alpha, z)
     nodes = np.geomspace(m2[0], m2[-1], _NODES)

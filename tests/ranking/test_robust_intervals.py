@@ -32,6 +32,12 @@ def test_published_critical_values(m2: float, kappa: float, alpha: float, value:
     assert float(cva(m2, kappa, alpha)) == pytest.approx(value, abs=tolerance)
 
 
+@pytest.mark.parametrize("m2", [5e-324, 1e-300, 1e-15, 1e-12, 1e-9])
+@pytest.mark.parametrize("kappa", [1.0, 1.0 + 1e-12, 3.0, 1e6, math.inf])
+def test_critical_values_near_no_bias(m2: float, kappa: float) -> None:
+    assert float(cva(m2, kappa)) == pytest.approx(norm.isf(0.025), abs=1e-7)
+
+
 def test_published_probabilities() -> None:
     """ebci 1.0.0: two cases in which an earlier version of it failed."""
     assert worst_missing(1.0, 3.0, 11.9699639845401) == pytest.approx(6.0216e-05, abs=1e-9)
