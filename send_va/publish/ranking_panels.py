@@ -122,7 +122,7 @@ def draw_grades(ax: Axes, values: Floats, grade: NDArray[np.int64], schools: pd.
         if few:
             ax.vlines(own, g + 0.15, g + 0.4, color=INK, linewidth=1.0)
         else:
-            ax.bar(edges[:-1], -0.5 * count / tallest, np.diff(edges), g + 0.4, align="edge", color=MIDDLE, lw=0)
+            ax.bar(edges[:-1], -0.38 * count / tallest, np.diff(edges), g + 0.4, align="edge", color=MIDDLE, lw=0)
         ax.axhline(g + 0.4, color=PALE, linewidth=0.6, zorder=0)
         ax.text(
             1.01, g + 0.3, f"{len(own):,} ({100 * len(own) / len(values):.0f} %)", fontsize=8, va="bottom",
