@@ -27,7 +27,7 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize("gamma", [0.5, 0.8, 0.9])
 def test_large_cohorts_follow_the_normal_theory(gamma: float) -> None:
-    """Truth and posterior mean are bivariate normal with correlation sqrt(reliability) when schools are equally precise."""
+    """Truth and mean are bivariate normal with correlation sqrt(reliability) when schools are equally precise."""
     se = 0.7
     _, _, draws = normal_world(np.random.default_rng(8), 4000, 300, se)
     found = operating_characteristic(draws, gamma)

@@ -80,7 +80,7 @@ def test_too_few_draws_for_joint_intervals_leave_them_empty() -> None:
 
 
 def test_chance_of_the_published_fifth_is_the_share_that_is_right() -> None:
-    """Forty worlds of 200 schools whose draws are right; the bounds are four standard errors, schools as independent."""
+    """Forty worlds of 200 schools whose draws are right; bounds are four standard errors, schools as independent."""
     rng = np.random.default_rng(20)
     chances, right, inside = [], [], []
     for _ in range(40):
@@ -105,7 +105,7 @@ def test_what_is_refused() -> None:
         rank_probabilities(DRAWS, coverage=0.0)
     with pytest.raises(InputError, match="groups must be 2"):
         rank_probabilities(DRAWS, groups=1)
-    with pytest.raises(InputError, match="top is 1.5"):
+    with pytest.raises(InputError, match=r"top is 1\.5"):
         rank_probabilities(DRAWS, top=1.5)
     with pytest.raises(InputError, match="bottom is 5"):
         rank_probabilities(DRAWS, bottom=5)
