@@ -1,6 +1,7 @@
 """Ranks from draws: against counting by hand, and against the normal theory of two schools."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,6 +64,65 @@ def test_publication_rule_gives_its_reason() -> None:
     table = rank(effects(np.random.default_rng(1).normal(size=(50, 5)), need), rule=rule).table
     assert table["published"].tolist() == [False, False, True, True, True]
     assert table["reason"].tolist()[:2] == ["fewer than 10 pupils with need", "u: reliability below 0.4"]
+
+
+def with_a_school_not_compared() -> SchoolEffects:
+    draws = np.random.default_rng(1).normal([3.0, 0.0, 0.0, -3.0], 1.0, (200, 4))
+    draws[:, 1] = np.nan
+    return effects(draws)
+
+
+def test_sets_and_grades_go_to_the_schools_that_are_compared() -> None:
+    sets = pd.DataFrame({"lower": [1, 1, 2], "rank": [1, 2, 3], "upper": [2, 3, 3]}, index=[7, 8, 9])
+    ranking = rank(with_a_school_not_compared(), sets=sets, grades=pd.Series([1, None, 2], dtype="Int64"))
+    table = ranking.table
+    assert table["rank_lower_simultaneous"].tolist() == [1, pd.NA, 1, 2]
+    assert table["rank_upper_simultaneous"].tolist() == [2, pd.NA, 3, 3]
+    assert table["grade"].tolist() == [1, pd.NA, pd.NA, 2]
+    assert table["rank_lower"].isna().tolist() == [False, True, False, False]
+    assert str(table["grade"].dtype) == "Int64"
+    assert ranking.decision.table["symbol"].tolist() == ["", "x", "", ""]
+
+
+def test_the_rule_judges_the_width_of_sets_and_of_intervals_without_them() -> None:
+    sets = pd.DataFrame({"lower": [1, 1, 2], "upper": [2, 3, 3]})
+    rule = PublicationRule(maximum_rank_width=0.7)
+    given = rank(with_a_school_not_compared(), sets=sets, rule=rule).table
+    assert given["published"].tolist() == [True, False, False, True]
+    assert given["reason"][2] == "u: rank set covers more than 70 % of places"
+    own = rank(with_a_school_not_compared(), rule=rule).table
+    assert own["published"].tolist() == [True, False, True, True]
+
+
+def test_an_assumption_hides_sets_and_grades_too() -> None:
+    assumed = with_a_school_not_compared()
+    assumed.data.attrs["assumes"] = "half of it is need"
+    sets = pd.DataFrame({"lower": [1, 1, 2], "upper": [2, 3, 3]})
+    table = rank(assumed, sets=sets, grades=pd.Series([1, 1, 2])).table
+    shown = ["expected_rank", "rank_lower", "rank_lower_simultaneous", "p_quintile_1", "grade"]
+    assert table[shown].isna().all(axis=None)
+    assert (table["reason"] == "half of it is need").all()
+
+
+def test_draws_that_are_all_equal_give_every_school_every_place() -> None:
+    """A variance of zero: the order of the file decides nothing."""
+    table = rank(effects(np.zeros((50, 4)))).table
+    assert table["expected_rank"].tolist() == [2.5] * 4
+    assert table[["rank_lower", "rank_upper"]].to_numpy().tolist() == [[1, 4]] * 4
+
+
+def test_sets_and_grades_that_fit_no_school_are_refused() -> None:
+    some = with_a_school_not_compared()
+    with pytest.raises(InputError, match="2 rank sets for 3 schools"):
+        rank(some, sets=pd.DataFrame({"lower": [1, 1], "upper": [2, 2]}))
+    with pytest.raises(InputError, match="upper: is missing"):
+        rank(some, sets=pd.DataFrame({"lower": [1, 1, 1]}))
+    with pytest.raises(InputError, match=r"sets: is no rank set; 2 rows fail; rows 1, 3"):
+        rank(some, sets=pd.DataFrame({"lower": [0, 1, 3], "upper": [2, 2, 4]}))
+    with pytest.raises(InputError, match="4 grades for 3 schools"):
+        rank(some, grades=pd.Series([1, 1, 1, 2]))
+    with pytest.raises(InputError, match=r"grades: is no grade; 1 row fails; rows 2"):
+        rank(some, grades=pd.Series([1, 0, 2]))
 
 
 def test_what_is_refused() -> None:
