@@ -83,7 +83,7 @@ def exact_tau(above: FloatArray, below: FloatArray, most_wrong: float, start: Gr
         loss, _ = _solve(below - ratio * above)
         return float(((1.0 - ratio) * most_wrong - loss[everyone]) / ratio)
 
-    ratio = float(minimize_scalar(bound, bounds=(1e-3, 1.0), method="bounded", options={"maxiter": 30}).x)
+    ratio = float(minimize_scalar(bound, bounds=(1e-3, 1.0), method="bounded", options={"maxiter": 15}).x)
     loss, _ = _solve(below - ratio * above)
     sums = _sums_over_sets(np.stack([above, below]))
     labels = np.zeros(n, dtype=np.intp)
