@@ -185,7 +185,7 @@ def deconvolve(
     --------
     >>> rng = np.random.default_rng(1)
     >>> estimate = rng.normal(0, 0.25, 2_000) + rng.normal(0, 0.15, 2_000)
-    >>> prior = deconvolve(estimate, np.full(2_000, 0.15))
+    >>> prior = deconvolve(estimate, np.full(2_000, 0.15), grid=200)
     >>> round(prior.sd, 2)
     0.25
     """

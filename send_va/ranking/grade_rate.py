@@ -19,6 +19,7 @@ from send_va.ranking.grade_search import (
 BISECTIONS = 12  # of the loss ratio along an order
 STEPS_BACK = 6  # bisections of the ratio at which units are moved; what is left of the limit is used afterwards
 MOST_LED_BACK = 2
+FEW_UNITS = 60  # up to these, all starts are led back, and units may open grades of their own to use the limit
 
 
 def largest_tau(above: FloatArray, below: FloatArray, most_wrong: float) -> tuple[Graded, float, str]:
@@ -45,7 +46,8 @@ def largest_tau(above: FloatArray, below: FloatArray, most_wrong: float) -> tupl
             beyond.pop(int(solution.labels.max()), None)
             beyond[int(solution.labels.max())] = (solution, ratio)
     best = _fill(above, below, feasible, most_wrong)
-    for start, ratio in list(beyond.values())[-MOST_LED_BACK:]:
+    starts = list(beyond.values())
+    for start, ratio in starts if len(above) <= FEW_UNITS else starts[-MOST_LED_BACK:]:
         for candidate in _led_back(above, below, start, ratio, most_wrong):
             filled = _fill(above, below, candidate, most_wrong)
             if filled.tau > best.tau + TIE:
@@ -71,8 +73,8 @@ def _led_back(above: FloatArray, below: FloatArray, start: Graded, ratio: float,
 
 
 def _fill(above: FloatArray, below: FloatArray, solution: Graded, most_wrong: float) -> Graded:
-    """Move units among the grades there are, within what is left of the limit."""
+    """Move units within what is left of the limit; where there are many, among the grades there are."""
     labels = solution.labels.copy()
-    move_units(above, below, labels, 1.0, 1.0, solution.wrong, most_wrong, False)
+    move_units(above, below, labels, 1.0, 1.0, solution.wrong, most_wrong, len(labels) <= FEW_UNITS)
     filled = graded(above, below, labels)
     return filled if filled.wrong <= most_wrong else solution

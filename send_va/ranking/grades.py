@@ -107,8 +107,8 @@ def grades(
     -------
     Grades
         Up to 12 units, the best grades there are (`gap` zero). With more, grades are the best cuts of an order,
-        improved by moving single units; `gap` says how much better any others could be. With a rate, grades are not
-        added only to use what is left of the limit.
+        improved by moving single units; `gap` says how much better any others could be. With a rate and
+        more than 60 units, grades are not added only to use what is left of the limit.
 
     Raises
     ------
