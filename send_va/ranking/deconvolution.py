@@ -184,8 +184,8 @@ def deconvolve(
     Examples
     --------
     >>> rng = np.random.default_rng(1)
-    >>> estimate = rng.normal(0, 0.25, 500) + rng.normal(0, 0.15, 500)
-    >>> prior = deconvolve(estimate, np.full(500, 0.15))
+    >>> estimate = rng.normal(0, 0.25, 2_000) + rng.normal(0, 0.15, 2_000)
+    >>> prior = deconvolve(estimate, np.full(2_000, 0.15), grid=200)
     >>> round(prior.sd, 2)
     0.25
     """
@@ -200,16 +200,10 @@ def deconvolve(
         )
     if penalty is not None and not (math.isfinite(penalty) and penalty >= 0.0):
         raise InputError(f"penalty must be zero or above, not {penalty}")
-    if not isinstance(grid, int | np.integer):
-        points = _checked_grid(grid)
-    elif grid < degrees + 2:
-        raise InputError(f"a grid of {grid} points is too short", f"Take {degrees + 2} points or more.")
-    elif y.min() == y.max():
+    if y.min() == y.max() and isinstance(grid, int | np.integer):
         log_likelihood = float(_log_normal(y, s, y[:1]).sum())
         return Prior(y[:1].copy(), np.ones(1), "point", 0.0, log_likelihood, True)
-    else:
-        points = np.linspace(y.min(), y.max(), int(grid))
-    _check_size(len(y), len(points))
+    points = _grid_points(grid, y, degrees)
     log_rows = _log_normal(y, s, points)
     largest = log_rows.max(axis=1)
     if not np.isfinite(largest).all():
@@ -411,10 +405,17 @@ def _checked(estimate: ArrayLike, se: ArrayLike) -> tuple[FloatArray, FloatArray
     return y, s
 
 
-def _checked_grid(grid: ArrayLike) -> FloatArray:
+def _grid_points(grid: int | ArrayLike, y: FloatArray, degrees: int) -> FloatArray:
+    """Grid of the prior: given, or equally spaced over the range of the estimates."""
+    if isinstance(grid, int | np.integer):
+        if grid < degrees + 2:
+            raise InputError(f"a grid of {grid} points is too short", f"Take {degrees + 2} points or more.")
+        _check_size(len(y), int(grid))
+        return np.linspace(y.min(), y.max(), int(grid))
     points = np.asarray(grid, dtype=float)
     if points.ndim != 1 or len(points) < 2 or not np.isfinite(points).all() or np.any(np.diff(points) <= 0.0):
         raise InputError("the grid must be two or more finite values in increasing order")
+    _check_size(len(y), len(points))
     return points
 
 

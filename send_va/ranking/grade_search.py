@@ -7,7 +7,6 @@ labels 0, 1, ...; 0 is the best. ``right`` and ``wrong`` are sums over pairs of 
 
 from __future__ import annotations
 
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,7 @@ Ints = NDArray[np.intp]
 
 TIE = 1e-10  # differences in summed probabilities that count as none
 MOST_SWEEPS = 100
+EXPECTED_WINS, SURE_WINS = "expected wins", "sure wins"
 MOST_ROUNDS = 20
 
 
@@ -117,11 +117,12 @@ def move_units(
     charge: float,
     wrong: float,
     most_wrong: float,
+    new_grades: bool,
 ) -> float:
     """Move one unit at a time to another grade, or to one of its own, while the score rises; `labels` are changed.
 
-    The score is ``reward * right - charge * wrong``; moves that raise `wrong` beyond `most_wrong` are left out.
-    Returns `wrong` after the moves.
+    Grades of their own are tried with `new_grades` only. The score is ``reward * right - charge * wrong``; moves that
+    raise `wrong` beyond `most_wrong` are left out. Returns `wrong` after the moves.
     """
     n = len(labels)
     size = np.zeros(n + 1, dtype=np.int64)
@@ -153,7 +154,7 @@ def move_units(
             best_score, best_wrong, to, own = score + TIE, current_wrong, here, False
             for h in range(grades + 1):
                 value = reward * right_u - charge * wrong_u
-                if value > best_score and wrong_u <= room:
+                if new_grades and value > best_score and wrong_u <= room:
                     best_score, best_wrong, to, own = value, wrong_u, h, True
                 if h < grades:
                     right_u -= higher[h]
@@ -190,3 +191,54 @@ def move_units(
         if not moved:
             break
     return wrong
+
+
+def graded(above: FloatArray, below: FloatArray, labels: Ints) -> Graded:
+    """Count expected pairs of a solution."""
+    wrong, right = pair_sums(above, below, labels)
+    return Graded(labels, wrong, right)
+
+
+def borda_score(above: FloatArray, below: FloatArray) -> FloatArray:
+    """Expected number of units each is above, less those above it."""
+    return np.asarray(above.sum(axis=1) - below.sum(axis=1))
+
+
+def starting_orders(above: FloatArray, below: FloatArray, ratio: float) -> dict[str, Ints]:
+    """Orders tried, best unit first: by expected wins, and by wins that are sure enough to be graded."""
+    borda = borda_score(above, below)
+    threshold = 1.0 / (1.0 + ratio)
+    sure = np.count_nonzero(above > threshold, axis=1) - np.count_nonzero(below > threshold, axis=1)
+    return {EXPECTED_WINS: np.argsort(-borda, kind="stable"), SURE_WINS: np.lexsort((-borda, -sure))}
+
+
+def along(above: FloatArray, below: FloatArray, order: Ints, ratio: float) -> Graded:
+    """Best cuts of an order."""
+    by_place, _ = best_cuts(ordered_cost(above, below, order, ratio))
+    labels = np.empty_like(by_place)
+    labels[order] = by_place
+    return graded(above, below, labels)
+
+
+def smallest_loss(above: FloatArray, below: FloatArray, ratio: float) -> tuple[Graded, str]:
+    """Grades with a small loss, and the order they were found from.
+
+    From each order: best cuts, moves of units, and again along the order that the grades now imply, until the loss
+    falls no more.
+    """
+    score = borda_score(above, below)
+    best, found_from = Graded(np.zeros(len(above), dtype=np.intp), 0.0, 0.0), EXPECTED_WINS
+    for name, start in starting_orders(above, below, ratio).items():
+        order, previous = start, np.inf
+        for _ in range(MOST_ROUNDS):
+            labels = along(above, below, order, ratio).labels
+            move_units(above, below, labels, ratio, 1.0, 0.0, np.inf, True)
+            solution = graded(above, below, labels)
+            loss = solution.loss(ratio)
+            if loss < best.loss(ratio) - TIE:
+                best, found_from = solution, name
+            if loss >= previous - TIE:
+                break
+            previous = loss
+            order = np.lexsort((-score, labels))
+    return best, found_from
