@@ -45,7 +45,7 @@ def one_context(context: str, fit: AreaFit, urn: pd.Series) -> tuple[dict[str, o
     """What can be said of places in one context: a row of the summary, and one row a school."""
     draws = fit.draw_effects(DRAWS, np.random.default_rng(SEED))
     found = rank_probabilities(draws, schools=urn.astype(str).tolist())
-    chances = found.groups
+    chances = found.groups.round(9)  # shares of draws, differences of which rounding must not take below .8
     surest = chances.max(axis=1)
     estimate, se = (fit.effects[name].to_numpy() for name in ("unshrunken", "unshrunken_se"))
     sets = confidence_sets(estimate, se, draws=SET_DRAWS, seed=SEED)

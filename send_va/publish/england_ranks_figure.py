@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from send_va.publish.figure_data import require_columns
 from send_va.publish.figure_style import INK, MIDDLE, PALE, styled, titled_figure
 
 _COLUMNS = ("context", "expected_rank", "p_quintile")
-_NAMES = {"none": "Progress 8 as published", "sen": "context held constant: test at entry, poverty, language, SEND"}
+_NAMES = {"none": "Progress 8 as published", "sen": "context held constant"}
 
 
 @styled
@@ -48,7 +49,8 @@ def england_ranks_figure(table: pd.DataFrame, *, sure: float = 0.8) -> Figure:
         f"{counts['sen']:,} once context is held constant",
         "Each dot is a mainstream school: along the table by its expected place (1 is highest), upwards its "
         "probability of the fifth that it most probably belongs to.",
-        "England 2018/19, Progress 8 of all pupils, intervals as published by DfE, effects shrunken with a level for "
+        "England 2018/19, Progress 8 of all pupils. Context: test at entry, poverty, language and shares of pupils with "
+        "SEN support and EHC plans. Intervals as published by DfE, effects shrunken with a level for "
         "local authorities. Contains public sector information licensed under the Open Government Licence v3.0.",
         synthetic=False,
         panels=(1.0, 1.0),
@@ -65,7 +67,8 @@ def england_ranks_figure(table: pd.DataFrame, *, sure: float = 0.8) -> Figure:
             )
         ax.set_ylim(0.2, 1.01)
         ax.set_xlim(0, schools + 1)
-        ax.set_xlabel(f"Expected place\n{_NAMES[name]}")
+        ax.set_xlabel(f"Expected place, {_NAMES[name]}")
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes[0].set_ylabel("Probability of the surest fifth")
     axes[1].set_yticklabels([])
     return figure

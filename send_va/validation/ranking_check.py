@@ -132,6 +132,7 @@ def check_grades(
     found = grades(
         pairwise_probabilities(prior=_prior(world, prior, estimate, se), estimate=estimate, se=se),
         discordance_rate=discordance_rate,
+        counting="pairs",
     )
     given = np.asarray(found.grades)
     better = given[:, None] < given[None, :]
