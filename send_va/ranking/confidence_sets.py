@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from send_va.errors import InputError
-from send_va.ranking import rank_set_kernels as kernels
-from send_va.ranking import step_down_kernels as step
-from send_va.ranking.noisy_estimates import NoisyEstimates, check_settings, noisy_estimates, over_cores
+from send_va.ranking.noisy_estimates import check_settings, noisy_estimates
+from send_va.ranking.significant_counts import Quantile, marginal_counts, simultaneous_counts
 
 Side = Literal["two-sided", "lower", "upper"]
-Counts = NDArray[np.int64]
-
-_DRAWS_AT_A_TIME = 128
-_UNITS_AT_A_TIME = 64
 
 
 def confidence_sets(
@@ -53,8 +47,8 @@ def confidence_sets(
         Leave out pairs that already differ significantly and take the quantile again, until nothing changes. Never
         wider, with the same coverage.
     side : {"two-sided", "lower", "upper"}
-        ``"lower"`` bounds the rank from below only (the upper bound is n): how good could it be, how good can it not be.
-        One simultaneous bound is no tighter than two, since the pairs are the same; a marginal one is.
+        ``"lower"`` bounds the rank from below only (the upper bound is n), ``"upper"`` from above only (the lower is
+        1). One simultaneous bound is no tighter than two, since the pairs are the same; a marginal one is.
     draws : int
     seed : int
 
@@ -63,9 +57,9 @@ def confidence_sets(
     DataFrame
         One row a unit, in the order of the input: ``lower``, ``rank``, ``upper``. Rank 1 is the largest estimate; equal
         estimates share the best of their places (1, 2, 2, 4), and a set that starts at 1 says that nothing is
-        significantly above the unit. The rank always lies in its set. Units with equal estimates and equal errors
-        have the same simultaneous set; where all estimates are equal every set is 1 to n. Wide sets mean that the data do not tell
-        places apart: show grades or probabilities then.
+        significantly above the unit. The rank always lies in its set. Units with equal estimates and equal errors have
+        the same simultaneous set; where all estimates are equal every set is 1 to n. Wide sets mean that the data do
+        not tell places apart: show grades or probabilities then.
 
     Raises
     ------
@@ -103,12 +97,12 @@ def confidence_sets(
         raise InputError(f"no side {side!r}", f"Give one of {', '.join(get_args(Side))}.")
     units = noisy_estimates(estimate, se_or_cov)
     check_settings(coverage, draws, units.n)
-    quantile = _Quantile.of(coverage, draws)
+    quantile = Quantile.of(coverage, draws)
     z = units.noise(draws, np.random.default_rng(seed))
     if simultaneous:
-        above, below = _simultaneous_counts(units, z, quantile, stepdown)
+        above, below = simultaneous_counts(units, z, quantile, stepdown)
     else:
-        above, below = _marginal_counts(units, z, quantile, stepdown, side)
+        above, below = marginal_counts(units, z, quantile, stepdown, (side != "lower", side != "upper"))
     n = units.n
     frame = pd.DataFrame(
         {
@@ -210,144 +204,3 @@ def tau_worst(
 def _check_tau(tau: int, n: int) -> None:
     if not 1 <= tau <= n:
         raise InputError(f"tau must lie between 1 and the number of units, {n:,}, not {tau}")
-
-
-@dataclass(frozen=True)
-class _Quantile:
-    """Where a quantile lies among sorted draws: between `order` and the next, by linear interpolation (type 7)."""
-
-    order: int
-    fraction: float
-
-    @classmethod
-    def of(cls, coverage: float, draws: int) -> _Quantile:
-        place = (draws - 1) * coverage
-        return cls(int(place), place - int(place))
-
-
-def _simultaneous_counts(
-    units: NoisyEstimates, z: NDArray[np.float32], quantile: _Quantile, stepdown: bool
-) -> tuple[Counts, Counts]:
-    """Units significantly above and below each unit, by one critical value for all ordered pairs."""
-    spread = units.spread
-    maxima = np.empty(len(z))
-    above, below = np.empty(len(z), np.int32), np.empty(len(z), np.int32)
-    largest = kernels.pair_maxima if spread.ndim == 1 else kernels.pair_maxima_dependent
-    starts = range(0, len(z), _DRAWS_AT_A_TIME)
-
-    def first_pass(block: int) -> None:
-        rows = slice(starts[block], starts[block] + _DRAWS_AT_A_TIME)
-        largest(z[rows], spread, maxima[rows], above[rows], below[rows])
-
-    over_cores(first_pass, range(len(starts)))
-    open_up_to, rejected = np.inf, 0
-    while True:
-        limit = _open_limit(units, z, spread, quantile, open_up_to, (maxima, above, below))
-        counts = _significant(units, spread, limit)
-        total = int(counts[0].sum())
-        if not stepdown or total == rejected:
-            return counts
-        open_up_to, rejected = limit, total
-
-
-def _open_limit(
-    units: NoisyEstimates,
-    z: NDArray[np.float32],
-    spread: NDArray[np.float64],
-    quantile: _Quantile,
-    open_up_to: float,
-    largest: tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]],
-) -> float:
-    """Squared critical value over open pairs; brings those of the `largest` up to date that it depends on."""
-    maxima, above, below = largest
-    while True:
-        low, limit = step.root_quantile(maxima, quantile.order, quantile.fraction)
-        if np.isinf(open_up_to):
-            return float(limit)
-        difference = units.values[above] - units.values[below]
-        if spread.ndim == 1:
-            variance = spread[above] + spread[below]
-        else:
-            variance = spread[above, below]
-        closed = difference * np.abs(difference) / variance > open_up_to
-        stale = np.flatnonzero((maxima >= low) & closed & (above != kernels.NO_PARTNER))
-        if not len(stale):
-            return float(limit)
-        pieces = np.array_split(stale, max(1, len(stale) // 16))
-
-        def renew(piece: int, pieces: list[NDArray[np.intp]] = pieces) -> None:
-            step.open_pair_maxima(z, spread, units.values, open_up_to, pieces[piece], maxima, above, below)
-
-        over_cores(renew, range(len(pieces)))
-
-
-def _significant(units: NoisyEstimates, spread: NDArray[np.float64], limit: float) -> tuple[Counts, Counts]:
-    above, below = np.empty(units.n, np.int64), np.empty(units.n, np.int64)
-
-    def count(tile: int) -> None:
-        rows = slice(tile * _UNITS_AT_A_TIME, (tile + 1) * _UNITS_AT_A_TIME)
-        kernels.count_significant(units.values, spread, limit, rows.start, above[rows], below[rows])
-
-    over_cores(count, range(-(-units.n // _UNITS_AT_A_TIME)))
-    return above, below
-
-
-def _marginal_counts(
-    units: NoisyEstimates, z: NDArray[np.float32], quantile: _Quantile, stepdown: bool, side: Side
-) -> tuple[Counts, Counts]:
-    """Units significantly above and below each unit, by a critical value of its own for the pairs it belongs to."""
-    spread, n, draws = units.spread, units.n, len(z)
-    sides = (side != "lower", side != "upper")
-    starts, members = _candidates(z) if spread.ndim == 1 else (np.zeros(0, np.int64), np.zeros(0, np.int32))
-    above, below = np.empty(n, np.int64), np.empty(n, np.int64)
-
-    def count(tile: int) -> None:
-        rows = slice(tile * _UNITS_AT_A_TIME, min(n, (tile + 1) * _UNITS_AT_A_TIME))
-        maxima = np.empty((rows.stop - rows.start, draws))
-        partner = np.empty(maxima.shape, np.int32)
-        if spread.ndim == 1:
-            kernels.unit_maxima(z, spread, starts, members, rows.start, sides, maxima, partner)
-        else:
-            kernels.unit_maxima_dependent(z, spread, rows.start, sides, maxima, partner)
-        step.unit_counts(
-            z,
-            spread,
-            units.values,
-            rows.start,
-            sides,
-            stepdown,
-            quantile.order,
-            quantile.fraction,
-            maxima,
-            partner,
-            above[rows],
-            below[rows],
-        )
-
-    over_cores(count, range(-(-n // _UNITS_AT_A_TIME)))
-    return above, below
-
-
-def _candidates(z: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Units that can win in each draw: running maxima, then running minima, and where each list starts."""
-    counts = np.empty(2 * len(z), np.int64)
-    blocks = range(0, len(z), _DRAWS_AT_A_TIME)
-
-    def count(block: int) -> None:
-        first = blocks[block]
-        kernels.count_candidates(
-            z[first : first + _DRAWS_AT_A_TIME], counts[2 * first : 2 * (first + _DRAWS_AT_A_TIME)]
-        )
-
-    over_cores(count, range(len(blocks)))
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    members = np.empty(starts[-1], np.int32)
-
-    def fill(block: int) -> None:
-        first = blocks[block]
-        kernels.fill_candidates(
-            z[first : first + _DRAWS_AT_A_TIME], starts[2 * first : 2 * (first + _DRAWS_AT_A_TIME) + 1], members
-        )
-
-    over_cores(fill, range(len(blocks)))
-    return starts, members

@@ -91,6 +91,9 @@ class NoisyEstimates:
 
 def over_cores(work: Callable[[int], None], items: range) -> None:
     """Do pieces of work on all cores; an error in one is raised."""
+    if len(items) == 1:
+        work(items[0])
+        return
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
         list(cores.map(work, items))
 
@@ -220,7 +223,7 @@ def _factor(covariance: FloatArray) -> FloatArray:
         values, vectors = eigh(covariance)
     if values[0] < -1e-8 * values[-1]:
         raise InputError(
-            f"se_or_cov: the covariance matrix has a negative eigenvalue ({values[0]:.3g}; the largest is {values[-1]:.3g})",
+            f"se_or_cov: the matrix has a negative eigenvalue ({values[0]:.3g}; the largest is {values[-1]:.3g})",
             "Give a positive semidefinite matrix.",
         )
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))

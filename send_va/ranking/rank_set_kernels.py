@@ -1,13 +1,13 @@
 """Largest scaled differences between units, draw by draw: compiled functions.
 
 Everything is on the scale of signed squares, ``q = d |d| / var(d)`` for a difference d, whose order is that of
-``d / sd(d)``; division and multiplication round monotonically, so that leaving out pairs that cannot win changes no bit.
-Units come sorted by variance. `spread` holds the variances of the units, shape (n,), where estimates are independent,
-and the variances of all differences, shape (n, n), with 1 on the diagonal, where they are not.
+``d / sd(d)``; its operations round monotonically, so that leaving out pairs that cannot win changes no bit. Units come
+sorted by variance. `spread` holds the variances of the units, shape (n,), where estimates are independent, and the
+variances of all differences, shape (n, n), with 1 on the diagonal, where they are not.
 
 With independent estimates only few pairs can win. Below unit i, another unit wins over k if its draw is lower and its
-variance smaller, so the best partner is a running minimum of the draws in order of variance; above it, a running maximum. A
-draw of n units has of the order of log n of each.
+variance smaller, so the best partner is a running minimum of the draws in order of variance; above it, a running
+maximum. A draw of n units has of the order of log n of each.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 Draws = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Positions = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 NO_PARTNER = -1
 _ANY_ORDER = {"nnan", "nsz"}  # lets a maximum be vectorised; values are those of any order
@@ -131,8 +132,8 @@ def unit_maxima(
 ) -> None:
     """Largest q over the pairs of each independent unit, for every draw.
 
-    Units are ``first`` and as many as `maxima` has rows; `maxima` and `partner` have shape (units, draws). `sides`: whether pairs
-    with the unit above, and with it below, count. A partner above the unit is written as n + its position.
+    Units are ``first`` and as many as `maxima` has rows; `maxima` and `partner` have shape (units, draws). `sides`:
+    whether pairs with the unit above, and with it below, count. A partner above the unit is written as n + position.
     """
     n, units = z.shape[1], len(maxima)
     value, variance = np.empty(units), spread[first : first + units]

@@ -1,8 +1,9 @@
 """Step-down: largest scaled differences over the pairs that are not yet rejected: compiled functions.
 
 A pair (a above b) is rejected where its observed signed square exceeds `limit`, the squared critical value of the step
-before. The same draws serve every step, so a draw's maximum can only fall, and it stays what it was unless the pair that
-gave it is rejected. A quantile therefore needs new maxima only of draws that lie above it and have lost their pair.
+before. The same draws serve every step, so a draw's maximum can only fall, and it stays what it was unless the pair
+that gave it is rejected. A quantile therefore needs new maxima only of draws that lie above it and have lost their
+pair.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from numba import njit
 
 from send_va.ranking.rank_set_kernels import (
     NO_PARTNER,
+    Bools,
     Draws,
     Floats,
     Ints,
@@ -21,31 +23,57 @@ from send_va.ranking.rank_set_kernels import (
     running_extremes,
 )
 
-_ANY_ORDER = {"nnan", "nsz"}
+BLOCK = 64  # units whose draws are bounded together
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_ANY_ORDER)
-def _open_maximum(z: Draws, value: float, row: Floats, open_above: Floats, open_below: Floats) -> float:
-    """Largest q of one unit over its open pairs; `open_above` and `open_below` are 1 for open pairs and 0 for others."""
-    best = 0.0
-    for k in range(len(row)):
-        difference = value - np.float64(z[k])
-        q = difference * abs(difference) / row[k]
-        best = max(best, max(q * open_above[k], -q * open_below[k]))
-    return best
+@njit(cache=True, nogil=True)
+def block_extremes(z: Draws, lowest: Draws, highest: Draws) -> None:
+    """Lowest and highest value of each block of units, for every draw; shape (draws, blocks)."""
+    n = z.shape[1]
+    for d in range(len(z)):
+        for block in range(lowest.shape[1]):
+            first = block * BLOCK
+            low = high = z[d, first]
+            for k in range(first + 1, min(n, first + BLOCK)):
+                low, high = min(low, z[d, k]), max(high, z[d, k])
+            lowest[d, block], highest[d, block] = low, high
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _open_partner(z: Draws, value: float, row: Floats, open_above: Floats, open_below: Floats, best: float) -> int:
+def _open_maximum(
+    z: Draws,
+    lowest: Draws,
+    highest: Draws,
+    unit: int,
+    row: Floats,
+    smallest: Floats,
+    open_above: Bools,
+    open_below: Bools,
+    bounds: Floats,
+) -> tuple[float, int]:
+    """Largest q of one unit over its open pairs in one draw, and the partner.
+
+    Blocks are taken in order of their bounds, by extremes and the `smallest` variance, until none exceeds the best.
+    """
     n = len(row)
-    for k in range(n):
-        difference = value - np.float64(z[k])
-        q = difference * abs(difference) / row[k]
-        if open_above[k] > 0.0 and q == best:
-            return k
-        if open_below[k] > 0.0 and -q == best:
-            return n + k
-    return NO_PARTNER
+    value = np.float64(z[unit])
+    for block in range(len(bounds)):
+        above, below = value - np.float64(lowest[block]), np.float64(highest[block]) - value
+        reach = max(above, below)
+        bounds[block] = reach * abs(reach) / smallest[block]
+    best, partner = 0.0, NO_PARTNER
+    while True:
+        block = int(np.argmax(bounds))
+        if bounds[block] <= best:
+            return best, partner
+        bounds[block] = 0.0
+        for k in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
+            difference = value - np.float64(z[k])
+            q = difference * abs(difference) / row[k]
+            if q > best and open_above[k]:
+                best, partner = q, k
+            elif -q > best and open_below[k]:
+                best, partner = -q, n + k
 
 
 @njit(cache=True, nogil=True)
@@ -63,13 +91,13 @@ def root_quantile(maxima: Floats, order: int, fraction: float) -> tuple[float, f
 @njit(cache=True, nogil=True, error_model="numpy")
 def unit_counts(
     z: Draws,
+    extremes: tuple[Draws, Draws],
     spread: Floats,
     estimate: Floats,
     first: int,
     sides: tuple[bool, bool],
     stepdown: bool,
-    order: int,
-    fraction: float,
+    place: tuple[int, float],
     maxima: Floats,
     partner: Ints,
     n_above: Positions,
@@ -77,20 +105,23 @@ def unit_counts(
 ) -> None:
     """Count the units significantly above and below each of some units, by each unit's own critical value.
 
-    `maxima` and `partner` come from `unit_maxima` and are overwritten; `sides` as there.
+    `extremes` come from `block_extremes`, `maxima` and `partner` from `unit_maxima`; the latter two are overwritten.
+    `sides` as there; `place` is the order statistic and the fraction of `root_quantile`.
     """
-    n = z.shape[1]
-    row, observed, open_above, open_below = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    n, blocks = z.shape[1], extremes[0].shape[1]
+    row, observed, smallest = np.empty(n), np.empty(n), np.empty(blocks)
+    open_above, open_below = np.empty(n, np.bool_), np.empty(n, np.bool_)
     for i in range(len(maxima)):
         unit = first + i
         fill_spread(spread, unit, row)
         evidence(estimate, unit, row, observed)
-        open_above[:] = 1.0 if sides[0] else 0.0
-        open_below[:] = 1.0 if sides[1] else 0.0
-        open_above[unit] = open_below[unit] = 0.0
+        for block in range(blocks):
+            smallest[block] = row[block * BLOCK : (block + 1) * BLOCK].min()
+        open_above[:], open_below[:] = sides
+        open_above[unit] = open_below[unit] = False
         rejected = 0
         while True:
-            limit = _unit_limit(z, unit, row, open_above, open_below, order, fraction, maxima[i], partner[i])
+            limit = _unit_limit(z, extremes, unit, row, smallest, open_above, open_below, place, maxima[i], partner[i])
             above = below = 0
             for k in range(n):
                 below += sides[0] and observed[k] > limit
@@ -100,41 +131,38 @@ def unit_counts(
                 break
             rejected = above + below
             for k in range(n):
-                if observed[k] > limit:
-                    open_above[k] = 0.0
-                if -observed[k] > limit:
-                    open_below[k] = 0.0
+                open_above[k] = open_above[k] and observed[k] <= limit
+                open_below[k] = open_below[k] and -observed[k] <= limit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _unit_limit(
     z: Draws,
+    extremes: tuple[Draws, Draws],
     unit: int,
     row: Floats,
-    open_above: Floats,
-    open_below: Floats,
-    order: int,
-    fraction: float,
+    smallest: Floats,
+    open_above: Bools,
+    open_below: Bools,
+    place: tuple[int, float],
     maxima: Floats,
     partner: Ints,
 ) -> float:
     """Squared critical value of one unit over its open pairs; brings those maxima up to date that it depends on."""
-    n = len(row)
+    n, bounds = len(row), np.empty(len(smallest))
+    lowest, highest = extremes
     while True:
-        low, limit = root_quantile(maxima, order, fraction)
+        low, limit = root_quantile(maxima, place[0], place[1])
         changed = False
         for d in range(len(maxima)):
             k = partner[d]
             if maxima[d] < low or k == NO_PARTNER:
                 continue
-            if (open_above[k] if k < n else open_below[k - n]) > 0.0:
+            if open_above[k] if k < n else open_below[k - n]:
                 continue
-            value = np.float64(z[d, unit])
-            best = _open_maximum(z[d], value, row, open_above, open_below)
-            maxima[d] = best
-            partner[d] = NO_PARTNER
-            if best > 0.0:
-                partner[d] = _open_partner(z[d], value, row, open_above, open_below, best)
+            maxima[d], partner[d] = _open_maximum(
+                z[d], lowest[d], highest[d], unit, row, smallest, open_above, open_below, bounds
+            )
             changed = True
         if not changed:
             return limit
@@ -174,8 +202,8 @@ def open_pair_maxima(
 ) -> None:
     """Largest q over all ordered pairs whose observed signed square is at most `limit`, for the draws `which`.
 
-    Units are taken in order of their bound over all pairs, until no bound exceeds the best open pair: at least half of the
-    ordered pairs are open, so few units are looked at.
+    Units are taken in order of their bound over all pairs, until no bound exceeds the best open pair: at least half of
+    the ordered pairs are open, so few units are looked at.
     """
     n = z.shape[1]
     highest, lowest = np.empty(n, np.int32), np.empty(n, np.int32)
@@ -185,7 +213,7 @@ def open_pair_maxima(
         _row_bounds(z[d], spread, lowest, few, bounds)
         best, first, second = 0.0, NO_PARTNER, NO_PARTNER
         while True:
-            a = np.argmax(bounds)
+            a = int(np.argmax(bounds))
             if bounds[a] <= best:
                 break
             bounds[a] = 0.0

@@ -26,9 +26,9 @@ def top_intervals(
     """Intervals and median-unbiased estimates of the values of the `top` units with the largest estimates.
 
     The largest of many estimates are large partly by luck, so that their ordinary intervals lie too high. Given the
-    estimates of all other units, a unit is among the top k exactly where its own exceeds the k-th largest of the others;
-    its estimate is then a normal one cut off from below at that number, whatever the values of the others. That holds for
-    independent estimates and is what is inverted here, with no simulation.
+    estimates of all other units, a unit is among the top k exactly where its own exceeds the k-th largest of the
+    others; its estimate is then a normal one cut off from below at that number, whatever the values of the others. That
+    holds for independent estimates and is what is inverted here, with no simulation.
 
     Parameters
     ----------
@@ -66,14 +66,15 @@ def top_intervals(
 
     References
     ----------
-    Andrews, Kitagawa & McCloskey (2024), Inference on Winners, doi:10.1093/qje/qjad043, with k units for the one winner.
+    Andrews, Kitagawa & McCloskey (2024), Inference on Winners, doi:10.1093/qje/qjad043; there k = 1.
 
     Examples
     --------
     >>> from send_va.ranking.top_intervals import top_intervals
-    >>> top_intervals([2.0, 0.5, 0.0, -1.0], [0.5, 0.5, 0.5, 0.5], top=1).round(2)
+    >>> top_intervals([1.0, 0.8, 0.4, 0.0], [0.25, 0.25, 0.25, 0.25], top=2).round(2)
        rank  estimate  corrected  lower  upper
-    0     1       2.0       2.00   0.83   2.97
+    0     1       1.0       1.00   0.45    1.5
+    1     2       0.8       0.78   0.13    1.3
     """
     if method not in get_args(Method):
         raise InputError(f"no method {method!r}", f"Give one of {', '.join(get_args(Method))}.")
@@ -89,19 +90,7 @@ def top_intervals(
         raise InputError(f"top must lie between 1 and the number of units, {units.n:,}, not {top}")
     chosen, cut = _selected(units, top)
     x, sd = units.values[chosen], np.sqrt(units.variances[chosen])
-    error = 1.0 - coverage
-    if method == "projection":
-        reach = _projection_reach(error, units.n) * sd
-        bounds = np.stack([x, x - reach, x + reach])
-    else:
-        share = _PROJECTION_SHARE if method == "hybrid" else 0.0
-        kept = (1.0 - error) / (1.0 - share * error)  # coverage given that the projection interval covers
-        levels = np.array([0.5, (1.0 + kept) / 2.0, (1.0 - kept) / 2.0])
-        reach = _projection_reach(share * error, units.n) if share else _FARTHEST
-        bounds = x + sd * _solve((cut - x) / sd, levels, reach, hybrid=share > 0.0)
-        tied = x == cut
-        around = _projection_reach(_PROJECTION_SHARE * error, units.n) * sd
-        bounds[:, tied] = np.stack([np.full(len(x), np.nan), x - around, x + around])[:, tied]
+    bounds = corrected_bounds(x, sd, cut, units.n, coverage, method)
     return pd.DataFrame(
         {
             "rank": pd.Series(x).rank(ascending=False, method="min").astype(int).to_numpy(),
@@ -112,6 +101,28 @@ def top_intervals(
         },
         index=units.index[units.order[chosen]],
     )
+
+
+def corrected_bounds(
+    x: FloatArray, sd: FloatArray, cut: FloatArray, n: int, coverage: float, method: Method
+) -> FloatArray:
+    """Corrected estimates, lower and upper bounds of estimates seen because they exceed `cut`: shape (3, units).
+
+    `n` is the number of estimates that they were chosen from.
+    """
+    error = 1.0 - coverage
+    if method == "projection":
+        around = _projection_reach(error, n) * sd
+        return np.stack([x, x - around, x + around])
+    share = _PROJECTION_SHARE if method == "hybrid" else 0.0
+    kept = coverage / (1.0 - share * error)  # coverage given that the projection interval covers
+    levels = np.array([0.5, (1.0 + kept) / 2.0, (1.0 - kept) / 2.0])
+    reach = _projection_reach(share * error, n) if share else _FARTHEST
+    bounds = x + sd * _solve((cut - x) / sd, levels, reach, hybrid=share > 0.0)
+    tied = x <= cut
+    around = _projection_reach(_PROJECTION_SHARE * error, n) * sd
+    bounds[:, tied] = np.stack([np.full(len(x), np.nan), x - around, x + around])[:, tied]
+    return np.asarray(bounds)
 
 
 def _selected(units: NoisyEstimates, top: int) -> tuple[NDArray[np.intp], FloatArray]:
@@ -132,8 +143,9 @@ def _projection_reach(error: float, n: int) -> float:
 def _solve(cut: FloatArray, levels: FloatArray, reach: float, *, hybrid: bool) -> FloatArray:
     """Values, in standard errors from the estimate, at which the estimate is the given quantiles of its distribution.
 
-    The distribution is normal about the value, cut off below at `cut`, and in the hybrid at `reach` on both sides of the
-    value. Its probability below the estimate falls in the value, so that bisection finds the solution: shape (levels, units).
+    The distribution is normal about the value, cut off below at `cut`, and in the hybrid at `reach` on both sides of
+    the value. Its probability below the estimate falls in the value, so that bisection finds the solution, shape
+    (levels, units).
     """
     low = np.full((len(levels), len(cut)), -reach)
     high = -low
@@ -142,16 +154,16 @@ def _solve(cut: FloatArray, levels: FloatArray, reach: float, *, hybrid: bool) -
         start = cut - value
         if hybrid:
             start = np.maximum(start, -reach)
-        whole = _log_probability(start, np.full_like(value, reach if hybrid else np.inf))
-        share = np.exp(_log_probability(start, np.minimum(-value, reach)) - whole)
+        with np.errstate(divide="ignore", invalid="ignore"):  # log(0) where bisection comes to an end of the range
+            whole = _log_probability(start, np.full_like(value, reach if hybrid else np.inf))
+            share = np.exp(_log_probability(start, np.minimum(-value, reach)) - whole)
         above = share > levels[:, None]
         low, high = np.where(above, value, low), np.where(above, high, value)
     return np.asarray(0.5 * (low + high))
 
 
 def _log_probability(start: FloatArray, end: FloatArray) -> FloatArray:
-    """Logarithm of the standard normal probability between two points, accurate in both tails; `start` is below `end`."""
+    """Logarithm of the standard normal probability between two points, accurate in both tails; start < end."""
     flip = start > 0.0
     upper, lower = log_ndtr(np.where(flip, -start, end)), log_ndtr(np.where(flip, -end, start))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(upper + np.log(-np.expm1(np.minimum(lower - upper, 0.0))))
+    return np.asarray(upper + np.log(-np.expm1(np.minimum(lower - upper, 0.0))))

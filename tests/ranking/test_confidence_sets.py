@@ -1,4 +1,4 @@
-"""Rank confidence sets: against csranks, against looking at every pair in every draw, and by coverage of known ranks."""
+"""Rank confidence sets: against csranks, against every pair in every draw, and by coverage of known ranks."""
 
 import os
 import re
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from send_va.errors import InputError
 from send_va.ranking import rank_set_kernels as kernels
-from send_va.ranking.confidence_sets import _candidates, confidence_sets, tau_best, tau_worst
+from send_va.ranking.confidence_sets import confidence_sets, tau_best, tau_worst
 from send_va.ranking.noisy_estimates import noisy_estimates
+from send_va.ranking.significant_counts import candidates
 
 CSRANKS = (
     "marg_two-sided_stepdown_c90_R10000_seed1",
@@ -70,7 +71,7 @@ def every_pair(units, z, coverage, *, marginal, stepdown, sides=(True, True)) ->
 
 @pytest.mark.parametrize("case", CSRANKS)
 def test_csranks(shared_reference: Path, case: str) -> None:
-    """csranks 1.2.3, PISA 2018: its own bounds move by so much from seed to seed (at most 10 % of them, by 2 places)."""
+    """csranks 1.2.3, PISA 2018: its own bounds move from seed to seed, at most 10 % of them, by 2 places."""
     folder = shared_reference / "rank_sets"
     countries = pd.read_csv(folder / "pisa2018_math_input.csv", index_col="unit")
     expected = pd.read_csv(folder / f"pisa2018_math_{case}.csv").to_numpy()
@@ -123,7 +124,7 @@ def test_pruned_maxima_are_those_of_every_pair(n: int) -> None:
     kernels.pair_maxima_dependent(z, spread, maxima, above, below)
     assert (maxima == q.max(axis=(1, 2))).all()
     assert (q[np.arange(300), above, below] == maxima).all()
-    starts, members = _candidates(z)
+    starts, members = candidates(z)
     np.fill_diagonal(spread, 1.0)
     for sides, expected in {
         (True, False): q.max(axis=2),
