@@ -77,9 +77,8 @@ def one_context(context: str, fit: AreaFit, urn: pd.Series) -> tuple[dict[str, o
         "discordance": graded.discordance,
         "tau": graded.tau,
     }
-    return row | {
-        f"sure_{k + 1}": int(((surest >= SURE) & (chances.argmax(axis=1) == k)).sum()) for k in range(5)
-    }, schools
+    sure = chances.argmax(axis=1)[surest >= SURE]
+    return row | {f"sure_{k + 1}": int((sure == k).sum()) for k in range(5)}, schools
 
 
 def main() -> None:
@@ -92,7 +91,7 @@ def main() -> None:
         rows.append(row)
         parts.append(part)
         print(
-            f"{context:>6}: {row['sure']:,} of {row['schools']:,} schools are in one quintile with probability {SURE}; "
+            f"{context:>6}: {row['sure']:,} of {row['schools']:,} schools in one quintile with probability {SURE}; "
             f"a quintile table would be right for {row['expected_correct']:.0%} of schools; simultaneous rank sets span "
             f"{row['mean_set']:,.0f} places on average; {row['grades']} grades (tau {row['tau']:.2f}, "
             f"{row['discordance']:.1%} of pairs in the wrong order expected)",

@@ -1,8 +1,8 @@
 """Rank sets and grades against schools whose order is known: do they hold what they promise.
 
-Simulates tables of 300 schools with independent estimates, and counts how often simultaneous rank sets hold every true
-rank, whether schools said to be apart are in that order, and what share of pairs grades put in the wrong order, with the
-prior right, wrong and estimated. Writes ``ranking_check.csv`` (one row a world, method and quantity) and
+Simulates tables of 300 schools with independent estimates, and counts how often simultaneous rank sets hold all true
+ranks, whether schools said to be apart are in that order, and what share of pairs grades put in the wrong order, with
+the prior right, wrong and estimated. Writes ``ranking_check.csv`` (one row a world, method and quantity) and
 ``ranking_check.json`` to analyses/results. All of it is synthetic.
 
 ``python analyses/12_ranking_check.py [--replications 500] [--schools 300]``.

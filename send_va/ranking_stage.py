@@ -129,7 +129,7 @@ def _furthest(disagreements: pd.DataFrame | None, effects: SchoolEffects) -> NDA
     if own.empty:
         return None
     far = own.assign(far=own["difference_sd"].abs(), school=own["school"].astype(str)).groupby("school")["far"].max()
-    return far.reindex(effects.schools).to_numpy(dtype=np.float64)
+    return np.asarray(far.reindex(effects.schools), dtype=np.float64)
 
 
 def _said(study: Study, ranking: Ranking, graded: Grades | None) -> dict[str, float]:

@@ -49,9 +49,9 @@ def england_ranks_figure(table: pd.DataFrame, *, sure: float = 0.8) -> Figure:
         f"{counts['sen']:,} once context is held constant",
         "Each dot is a mainstream school: along the table by its expected place (1 is highest), upwards its "
         "probability of the fifth that it most probably belongs to.",
-        "England 2018/19, Progress 8 of all pupils. Context: test at entry, poverty, language and shares of pupils with "
-        "SEN support and EHC plans. Intervals as published by DfE, effects shrunken with a level for "
-        "local authorities. Contains public sector information licensed under the Open Government Licence v3.0.",
+        "England 2018/19, Progress 8 of all pupils. Context: test at entry, poverty, language and shares of pupils "
+        "with SEN support and EHC plans. Intervals as published by DfE, effects shrunken with a level for local "
+        "authorities. Contains public sector information licensed under the Open Government Licence v3.0.",
         synthetic=False,
         panels=(1.0, 1.0),
         plot_height_inches=2.5,
