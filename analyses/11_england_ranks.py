@@ -91,9 +91,9 @@ def main() -> None:
         rows.append(row)
         parts.append(part)
         print(
-            f"{context:>6}: {row['sure']:,} of {row['schools']:,} schools in one quintile with probability {SURE}; "
-            f"a quintile table would be right for {row['expected_correct']:.0%} of schools; simultaneous rank sets span "
-            f"{row['mean_set']:,.0f} places on average; {row['grades']} grades (tau {row['tau']:.2f}, "
+            f"{context:>6}: {row['sure']:,} of {row['schools']:,} schools in one quintile with probability {SURE}; a "
+            f"quintile table would be right for {row['expected_correct']:.0%} of schools; simultaneous rank sets "
+            f"span {row['mean_set']:,.0f} places on average; {row['grades']} grades (tau {row['tau']:.2f}, "
             f"{row['discordance']:.1%} of pairs in the wrong order expected)",
             flush=True,
         )
