@@ -26,7 +26,8 @@ from send_va.publish.figure_style import save_svg_png
 from send_va.publish.figures import save_figures
 from send_va.publish.lottery_figure import identification_shares
 from send_va.publish.manifest import describe_machine, installed_versions, manifest, write_json_atomic
-from send_va.ranking_stage import rank_schools
+from send_va.publish.ranking_pictures import save_ranking_pictures
+from send_va.ranking_stage import chances_of_pairs, rank_schools, said_of
 from send_va.records.design_columns import CONTEXTS
 from send_va.records.reader import Cohort
 from send_va.run_directory import RunDirectory, refuse_foreign
@@ -152,7 +153,7 @@ def _stages(inputs: StageInputs, versions: dict[str, str]) -> Run:
     with progress.stage("rank and write tables"):
         notes = json.loads((directory.work / "notes.json").read_text())
         converged = all(note["converged"] for note in notes.values())
-        school_table, ranking_table = _write_tables(inputs, effects, converged)
+        school_table, ranking_table, summary = _write_tables(inputs, effects, converged)
     with progress.stage("draw figures"):
         assumed = bool(effects[0].attrs.get("assumes"))
         save_figures(
@@ -163,6 +164,7 @@ def _stages(inputs: StageInputs, versions: dict[str, str]) -> Run:
             synthetic=study.study.synthetic,
             title=". ".join(filter(None, [study.study.title, _OVER_RANGE if assumed else ""])),
         )
+        _draw_rankings(inputs, effects, school_table, ranking_table)
         _draw_lottery(study, directory)
         _draw_drift(study, directory)
     record = manifest(
@@ -178,6 +180,9 @@ def _stages(inputs: StageInputs, versions: dict[str, str]) -> Run:
     (directory.work / "notes.json").unlink()
     directory.finish()
     said = tuple(f"{name}: {text}" for name, note in notes.items() for text in note["notes"])
+    first, context = str(effects[0].attrs["estimator"]), _drawn_context(inputs)
+    told = said_of(summary, first, context, study.ranking.certain) if converged else ""
+    said += (f"ranking, {first}, {context}: {told}",) if told else ()
     return Run(directory.out, school_table, ranking_table, record, converged, said)
 
 
@@ -191,6 +196,34 @@ def _over_range(schools: pd.DataFrame, directory: RunDirectory) -> pd.DataFrame:
     at = widest.reindex(own)
     lower = np.fmin(schools["lower"].to_numpy(), at["lower"].to_numpy())
     return schools.assign(lower=lower, upper=np.fmax(schools["upper"].to_numpy(), at["upper"].to_numpy()))
+
+
+def _draw_rankings(
+    inputs: StageInputs, effects: list[SchoolEffects], schools: pd.DataFrame, rankings: pd.DataFrame
+) -> None:
+    """Draw what the ranking of the first estimator can say, in the context that the other figures show."""
+    study, estimator, context = inputs.study, str(effects[0].attrs["estimator"]), _drawn_context(inputs)
+    shown = next(part for part in effects if part.attrs["estimator"] == estimator and part.attrs["context"] == context)
+    rows = rankings[(rankings["estimator"] == estimator) & (rankings["context"] == context)]
+    places = rows["expected_rank"].to_numpy(dtype=np.float64, na_value=np.nan)
+    if not np.isfinite(places).any():
+        return
+    of = schools[schools["measure"].eq("theta") & schools["estimator"].eq(estimator) & schools["context"].eq(context)]
+    save_ranking_pictures(
+        rows,
+        of[["school", "estimate"]].rename(columns={"estimate": "value"}),
+        chances_of_pairs(shown, places),
+        inputs.directory.work / "figures",
+        unit=study.outcome.unit,
+        coverage=study.value_added.coverage,
+        synthetic=study.study.synthetic,
+        title=f"{study.study.title}. Estimator: {estimator}. Context: {context}",
+    )
+
+
+def _drawn_context(inputs: StageInputs) -> str:
+    """The context that figures show where they show one."""
+    return "cva" if "cva" in inputs.contexts else inputs.contexts[-1]
 
 
 def _draw_lottery(study: Study, directory: RunDirectory) -> None:
@@ -270,7 +303,7 @@ def _notes_on_records(cohort: Cohort, effects: list[SchoolEffects]) -> list[str]
 
 def _write_tables(
     inputs: StageInputs, effects: list[SchoolEffects], converged: bool
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     study, directory = inputs.study, inputs.directory
     coverage = study.value_added.coverage
     differ = _disagreements(study, effects)
@@ -293,7 +326,7 @@ def _write_tables(
             directory.write(f"{name}.csv", csv_writer(table.assign(synthetic=study.study.synthetic)))
     for file in directory.work.glob("stage-*"):
         file.unlink()
-    return schools, rankings
+    return schools, rankings, ranked.summary
 
 
 def _write_draws(inputs: StageInputs, effects: list[SchoolEffects]) -> None:

@@ -14,11 +14,14 @@ from send_va.ranking.confidence_sets import confidence_sets
 from send_va.ranking.deconvolution import deconvolve
 from send_va.ranking.grades import Grades, grades
 from send_va.ranking.pairwise import pairwise_probabilities
+from send_va.ranking.pairwise_from_draws import chance_above_by_block, even_blocks
 from send_va.ranking.posterior_ranks import Ranking, rank
 from send_va.ranking.publication_rule import PublicationRule
+from send_va.ranking.resolution import resolution
 from send_va.study import Study
 
 FEWEST_GRADED = 20  # schools below which a prior of effects cannot be deconvolved
+MOST_BLOCKS = 120  # of schools, in the picture of pairs
 _MEASURE = "theta"
 _QUINTILES = [f"p_quintile_{k}" for k in range(1, 6)]
 
@@ -61,9 +64,48 @@ def rank_schools(study: Study, effects: Sequence[SchoolEffects], disagreements: 
     counts = [one.decision.counts.assign(**key) for (one, _), key in zip(ranked, keys, strict=True)]
     return RankedSchools(
         pd.concat([one.table for one, _ in ranked], ignore_index=True),
-        pd.DataFrame([key | _said(study, one, graded) for (one, graded), key in zip(ranked, keys, strict=True)]),
+        pd.DataFrame(
+            [
+                key | _said(study, one, graded) | _told_apart(part, study.value_added.coverage)
+                for (one, graded), key, part in zip(ranked, keys, effects, strict=True)
+            ]
+        ),
         pd.concat(counts, ignore_index=True)[["estimator", "context", "clause", "limit", "withheld", "withheld_only"]],
     )
+
+
+def chances_of_pairs(effects: SchoolEffects, expected_rank: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Chance that one school is higher than another, in order of expected rank; thousands of schools in blocks.
+
+    Parameters
+    ----------
+    effects : SchoolEffects
+    expected_rank : array, shape (schools,)
+        Missing where a school cannot be compared.
+
+    Returns
+    -------
+    array, shape (blocks, blocks)
+    """
+    compared = np.isfinite(expected_rank)
+    blocks = even_blocks(expected_rank[compared], MOST_BLOCKS)
+    return chance_above_by_block(effects.draws(_MEASURE)[:, compared], blocks)
+
+
+def said_of(summary: pd.DataFrame, estimator: str, context: str, certain: float) -> str:
+    """What the ranking of one estimator in one context can say, in a sentence; empty where no school is published."""
+    at = (summary["estimator"] == estimator) & (summary["context"] == context)
+    row = summary[at].iloc[0]
+    if not row["published"]:
+        return ""
+    told = (
+        f"{row['published']:,.0f} of {row['schools']:,.0f} schools get a position; simultaneous rank sets span "
+        f"{row['mean_rank_set']:,.0f} places on average; {row['certain_of_quintile']:,.0f} schools belong to one "
+        f"quintile with probability {certain:g}, and a table of quintiles would be right for {row['quintiles_correct']:.0%}"
+    )
+    if np.isnan(row["grades"]):
+        return told
+    return f"{told}; {row['grades']:.0f} grades, {row['discordance']:.1%} of pairs expected in the wrong order"
 
 
 def _place(
@@ -151,3 +193,9 @@ def _said(study: Study, ranking: Ranking, graded: Grades | None) -> dict[str, fl
         "tau": nothing if graded is None else graded.tau,
         "optimality_gap": nothing if graded is None else graded.gap,
     }
+
+
+def _told_apart(effects: SchoolEffects, coverage: float) -> dict[str, float]:
+    """How many groups of schools the draws tell apart."""
+    found = resolution(effects, coverage=coverage)
+    return {"strata": found.strata, "chain": len(found.chain)}
