@@ -18,6 +18,7 @@ FloatArray = NDArray[np.float64]
 
 BLOCK = 256  # draws of one child generator
 _MOST_BYTES = 8 * 2**30
+_COPIES = 4  # of a covariance matrix, at most, while it is checked, factored and turned into variances of differences
 _ROUNDING = 1e-10
 
 
@@ -115,7 +116,7 @@ def noisy_estimates(estimate: ArrayLike, se_or_cov: ArrayLike, *, fewest: int = 
     InputError
         Too few units; values that are not finite; standard errors of 0 or below; an index that differs from that of
         the estimates; a matrix that is not square, symmetric and positive semidefinite; two units whose difference
-        has no variance.
+        has no variance; a matrix too large to work on.
     """
     index = estimate.index if isinstance(estimate, pd.Series) else None
     values = _numbers(estimate, "estimate")
@@ -129,6 +130,11 @@ def noisy_estimates(estimate: ArrayLike, se_or_cov: ArrayLike, *, fewest: int = 
         raise InputError(
             f"se_or_cov: has shape {noise.shape}, and there are {n:,} estimates",
             "Give one standard error a unit, or a square covariance matrix.",
+        )
+    if noise.ndim == 2 and (size := _COPIES * noise.nbytes) > _MOST_BYTES:
+        raise InputError(
+            f"se_or_cov: work on the covariance matrix of {n:,} units takes {size / 2**30:,.1f} GiB",
+            "Give standard errors where estimates are independent, or rank fewer units.",
         )
     _check_index(index, se_or_cov)
     _check_finite(values, "estimate", "Leave out units without an estimate.")

@@ -303,6 +303,12 @@ def test_what_is_refused(estimate: object, errors: object, settings: dict[str, o
         confidence_sets(estimate, errors, **settings)
 
 
+def test_too_large_a_covariance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("send_va.ranking.noisy_estimates._MOST_BYTES", 1000)
+    with pytest.raises(InputError, match=r"covariance matrix of 6 units.*standard errors"):
+        confidence_sets(np.arange(6.0), np.eye(6))
+
+
 def test_other_things_refused() -> None:
     units = pd.Series([1.0, 2.0], index=["a", "b"])
     with pytest.raises(InputError, match="index"):
