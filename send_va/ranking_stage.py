@@ -101,7 +101,8 @@ def said_of(summary: pd.DataFrame, estimator: str, context: str, certain: float)
     told = (
         f"{row['published']:,.0f} of {row['schools']:,.0f} schools get a position; simultaneous rank sets span "
         f"{row['mean_rank_set']:,.0f} places on average; {row['certain_of_quintile']:,.0f} schools belong to one "
-        f"quintile with probability {certain:g}, and a table of quintiles would be right for {row['quintiles_correct']:.0%}"
+        f"quintile with probability {certain:g}, and a table of quintiles would be right for "
+        f"{row['quintiles_correct']:.0%}"
     )
     if np.isnan(row["grades"]):
         return told

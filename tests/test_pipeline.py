@@ -43,6 +43,8 @@ def test_files_and_columns(finished: sv.Run) -> None:
         "draws.nc",
         "figures",
         "manifest.json",
+        "publication.csv",
+        "ranking_summary.csv",
         "rankings.csv",
         "school_effects.csv",
         "variance_components.csv",
@@ -59,6 +61,10 @@ def test_files_and_columns(finished: sv.Run) -> None:
     )
     figures = {path.name for path in (private / "figures").iterdir()}
     assert figures >= {"caterpillar.svg", "rank_intervals.png", "funnel.svg", "context_shift.png"}
+    assert figures >= {"rank_sets.png", "grades.svg", "quintiles.png", "pairs.svg"}
+    assert rankings.filter(like="simultaneous").notna().all(axis=None) and rankings["grade"].min() == 1
+    summary = pd.read_csv(private / "ranking_summary.csv").set_index("context")
+    assert summary.loc["cva", "mean_rank_set"] > summary.loc["cva", "mean_rank_interval"]
 
 
 def test_the_theta_table_is_close_to_the_truth(finished: sv.Run, cohort_folder: Path) -> None:

@@ -21,7 +21,7 @@ Shape = Literal["normal", "two groups", "skewed"]
 PriorName = Literal["true", "normal", "spline"]
 SHAPES: tuple[Shape, ...] = ("normal", "two groups", "skewed")
 PRIORS: tuple[PriorName, ...] = ("true", "normal", "spline")
-_GRID = np.linspace(-6.0, 6.0, 1201)  # SDs of effects
+_GRID = np.linspace(-6.0, 12.0, 1801)  # SDs of effects; the tail of skewed ones is long
 _HIGH, _APART = 0.15, 2.0  # share of the upper group, and how far it lies above the other
 _WITHIN = np.sqrt(1.0 - _APART**2 * _HIGH * (1.0 - _HIGH))
 
