@@ -21,7 +21,12 @@ _TILE = 32
 def pairwise_probabilities(draws: ArrayLike, *, most_gigabytes: float = ...) -> FloatArray: ...
 @overload
 def pairwise_probabilities(
-    *, prior: Prior, estimate: ArrayLike, se: ArrayLike, most_gigabytes: float = ...
+    *,
+    prior: Prior,
+    estimate: ArrayLike,
+    se: ArrayLike,
+    split_ties: bool | None = ...,
+    most_gigabytes: float = ...,
 ) -> FloatArray: ...
 def pairwise_probabilities(
     draws: ArrayLike | None = None,
@@ -29,6 +34,7 @@ def pairwise_probabilities(
     prior: Prior | None = None,
     estimate: ArrayLike | None = None,
     se: ArrayLike | None = None,
+    split_ties: bool | None = None,
     most_gigabytes: float = MOST_GIGABYTES,
 ) -> FloatArray:
     """Probability that each unit's effect is above each other's.
@@ -44,6 +50,11 @@ def pairwise_probabilities(
         As :func:`send_va.ranking.deconvolution.deconvolve` returns.
     estimate, se : array-like (units,), optional
         Unshrunken estimates and standard errors, with `prior`.
+    split_ties : bool, optional
+        Share out the probability that both units lie on one grid point. By default where points stand for the
+        intervals around them, as those of a log-spline do; not for a mixture, whose points are effects. Without it
+        probabilities of a smooth prior sum to less than one, and grades put more pairs in the wrong order than they
+        say (at 300 units and a rate of 5 %, 5.05 to 5.10 %); drrank does not split.
     most_gigabytes : float
         Size of the result that is refused beyond.
 
@@ -51,7 +62,7 @@ def pairwise_probabilities(
     -------
     array (units, units)
         Entry (i, j) is P(theta_i > theta_j); the diagonal is zero. Entries (i, j) and (j, i) sum to one less the
-        probability that both are equal, which is small unless effects lie on few points. Above 0.8, the order of
+        probability that both are equal. Above 0.8, the order of
         the pair is worth stating at a loss ratio of 0.25.
 
     Raises
@@ -79,7 +90,8 @@ def pairwise_probabilities(
     if prior is None or estimate is None or se is None:
         raise InputError("nothing to compare", "Give draws, or a prior with estimate and se.")
     _check_size(len(np.asarray(estimate)), most_gigabytes)
-    return _from_posterior(prior.posterior(estimate, se))
+    split = prior.method == "spline" if split_ties is None else split_ties
+    return _from_posterior(prior.posterior(estimate, se), 0.5 if split else 1.0)
 
 
 def pair_probability(draws: ArrayLike, first: int, second: int) -> float:
@@ -142,10 +154,10 @@ def count_above(by_unit: FloatArray, above: FloatArray) -> None:
                 above[j, i] = lower
 
 
-def _from_posterior(posterior: Posterior) -> FloatArray:
-    """Sum over the grid of the weight of one unit times that of the other on all lower points."""
+def _from_posterior(posterior: Posterior, own: float) -> FloatArray:
+    """Sum over the grid of the weight of one unit times that of the other on all lower points, and 1 - `own` here."""
     weights = posterior.weights
-    below = np.cumsum(weights, axis=1) - weights  # (units, points): probability of lying under each point
+    below = np.cumsum(weights, axis=1) - own * weights  # (units, points): probability of lying under each point
     n = len(weights)
     out = np.empty((n, n))
     for start in range(0, n, _BLOCK):
