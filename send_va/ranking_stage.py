@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +24,7 @@ from send_va.study import Study
 
 FEWEST_GRADED = 20  # schools below which a prior of effects cannot be deconvolved
 MOST_BLOCKS = 120  # of schools, in the picture of pairs
+MOST_GRADED = 5_000  # beyond, the pairs of all schools take minutes and gigabytes for every estimator and context
 _MEASURE = "theta"
 _QUINTILES = [f"p_quintile_{k}" for k in range(1, 6)]
 
@@ -59,7 +62,8 @@ def rank_schools(study: Study, effects: Sequence[SchoolEffects], disagreements: 
     -------
     RankedSchools
     """
-    ranked = [_place(study, part, _furthest(disagreements, part)) for part in effects]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
+        ranked = list(cores.map(lambda part: _place(study, part, _furthest(disagreements, part)), effects))
     keys = [{"estimator": part.attrs["estimator"], "context": part.attrs["context"]} for part in effects]
     counts = [one.decision.counts.assign(**key) for (one, _), key in zip(ranked, keys, strict=True)]
     return RankedSchools(
@@ -126,7 +130,7 @@ def _place(
             ).reset_index(drop=True),
             known[compared],
         )
-    if known.sum() >= FEWEST_GRADED:
+    if FEWEST_GRADED <= known.sum() <= MOST_GRADED:
         graded = _graded(study, estimate[known], se[known])
     rule = PublicationRule(
         minimum_need=limits.minimum_need,

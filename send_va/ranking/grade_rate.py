@@ -19,6 +19,8 @@ from send_va.ranking.grade_search import (
 BISECTIONS = 12  # of the loss ratio along an order
 STEPS_BACK = 6  # bisections of the ratio at which units are moved; what is left of the limit is used afterwards
 MOST_LED_BACK = 2
+FILLING_STEPS = 16  # of the loss ratio, while the limit is used up
+LEAST_RATIO = 0.02
 FEW_UNITS = 60  # up to these, all starts are led back, and units may open grades of their own to use the limit
 
 
@@ -45,11 +47,11 @@ def largest_tau(above: FloatArray, below: FloatArray, most_wrong: float) -> tupl
             high = ratio
             beyond.pop(int(solution.labels.max()), None)
             beyond[int(solution.labels.max())] = (solution, ratio)
-    best = _fill(above, below, feasible, most_wrong)
+    best = _fill(above, below, feasible, low, most_wrong)
     starts = list(beyond.values())
     for start, ratio in starts if len(above) <= FEW_UNITS else starts[-MOST_LED_BACK:]:
         for candidate in _led_back(above, below, start, ratio, most_wrong):
-            filled = _fill(above, below, candidate, most_wrong)
+            filled = _fill(above, below, candidate, low, most_wrong)
             if filled.tau > best.tau + TIE:
                 best = filled
     return best, 0.5 * (low + high), EXPECTED_WINS
@@ -72,9 +74,10 @@ def _led_back(above: FloatArray, below: FloatArray, start: Graded, ratio: float,
     return found
 
 
-def _fill(above: FloatArray, below: FloatArray, solution: Graded, most_wrong: float) -> Graded:
-    """Move units within what is left of the limit; where there are many, among the grades there are."""
-    labels = solution.labels.copy()
-    move_units(above, below, labels, 1.0, 1.0, solution.wrong, most_wrong, len(labels) <= FEW_UNITS)
+def _fill(above: FloatArray, below: FloatArray, solution: Graded, ratio: float, most_wrong: float) -> Graded:
+    """Move units within what is left of the limit, those first that gain most for what they use of it."""
+    labels, wrong = solution.labels.copy(), solution.wrong
+    for reward in np.geomspace(max(ratio, LEAST_RATIO), 1.0, FILLING_STEPS):
+        wrong = move_units(above, below, labels, float(reward), 1.0, wrong, most_wrong, len(labels) <= FEW_UNITS)
     filled = graded(above, below, labels)
     return filled if filled.wrong <= most_wrong else solution
