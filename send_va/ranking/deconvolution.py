@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.interpolate import BSpline
 from scipy.optimize import OptimizeResult, minimize, minimize_scalar, nnls
 from scipy.special import logsumexp, softmax
 
 from send_va.effects import FloatArray
-from send_va.errors import Failure, InputError
+from send_va.errors import InputError
+from send_va.ranking.estimate_inputs import check_choice, check_estimates, check_fraction
 
 Method = Literal["spline", "mixture"]
 
@@ -51,8 +52,7 @@ class Posterior:
 
     def interval(self, coverage: float = 0.95) -> tuple[FloatArray, FloatArray]:
         """Equal-tailed interval of each unit: its lower and its upper ends, both grid points."""
-        if not 0.0 < coverage < 1.0:
-            raise InputError(f"coverage must lie between 0 and 1, not {coverage}")
+        check_fraction(coverage, "coverage")
         below = np.cumsum(self.weights, axis=1)
         below[:, -1] = 1.0  # rounding must not hide the last point
         tail = (1.0 - coverage) / 2.0
@@ -114,7 +114,7 @@ class Prior:
         InputError
             Estimates or standard errors that :func:`deconvolve` refuses.
         """
-        y, s = _checked(estimate, se)
+        y, s = check_estimates(estimate, se, fewest=0)
         _check_size(len(y), len(self.grid))
         with np.errstate(divide="ignore"):
             log_weight = _log_normal(y, s, self.grid) + np.log(self.density)
@@ -189,9 +189,8 @@ def deconvolve(
     >>> round(prior.sd, 2)
     0.25
     """
-    if method not in get_args(Method):
-        raise InputError(f"no method {method!r}", f"One of: {', '.join(get_args(Method))}.")
-    y, s = _checked(estimate, se)
+    check_choice(method, get_args(Method), "method")
+    y, s = check_estimates(estimate, se, fewest=0)
     fewest = degrees + 2 if method == "spline" else 2
     if len(y) < fewest:
         raise InputError(
@@ -379,30 +378,6 @@ def _log_normal(y: FloatArray, s: FloatArray, grid: FloatArray) -> FloatArray:
     """Log-density of each estimate at each value of the effect, shape (units, points)."""
     z = (y[:, None] - grid[None, :]) / s[:, None]
     return np.asarray(-0.5 * z * z - np.log(s)[:, None] - 0.5 * math.log(2.0 * math.pi))
-
-
-def _checked(estimate: ArrayLike, se: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Estimates and standard errors as vectors that can be used."""
-    y, s = np.asarray(estimate, dtype=float), np.asarray(se, dtype=float)
-    if y.ndim != 1 or y.shape != s.shape:
-        raise InputError(
-            f"estimate has shape {y.shape} and se {s.shape}", "Give two vectors of the same length, one entry a unit."
-        )
-    failures = []
-    for name, values, broken in (
-        ("estimate", y, ~np.isfinite(y)),
-        ("se", s, ~np.isfinite(s)),
-        ("se", s, np.isfinite(s) & (s <= 0.0)),
-    ):
-        if broken.any():
-            at: NDArray[np.intp] = np.flatnonzero(broken)
-            rule = "must be above zero" if np.isfinite(values[at]).all() else "must be finite"
-            failures.append(
-                Failure.of_rows(rule, name, at.tolist(), values=values[at].tolist(), remedy="Leave these units out.")
-            )
-    if failures:
-        raise InputError(failures)
-    return y, s
 
 
 def _grid_points(grid: int | ArrayLike, y: FloatArray, degrees: int) -> FloatArray:

@@ -157,11 +157,11 @@ def test_prints():
 @pytest.mark.parametrize(
     ("estimate", "se", "options", "message"),
     [
-        ([0.1, np.nan] * 5, [0.1] * 10, {}, "estimate: must be finite"),
-        ([0.1, 0.2] * 5, [0.1, 0.0] * 5, {}, "se: must be above zero"),
+        ([0.1, np.nan] * 5, [0.1] * 10, {}, "estimate: is not finite"),
+        ([0.1, 0.2] * 5, [0.1, 0.0] * 5, {}, "se: is zero or negative"),
         ([0.1, 0.2] * 5, [0.1, -1.0] * 5, {}, "rows 2, 4, 6, 8, 10"),
-        ([0.1, 0.2] * 5, [0.1, np.inf] * 5, {}, "se: must be finite"),
-        ([0.1, 0.2], [0.1], {}, "shape"),
+        ([0.1, 0.2] * 5, [0.1, np.inf] * 5, {}, "se: is not finite"),
+        ([0.1, 0.2], [0.1], {}, "lengths differ: estimate has 2, se has 1"),
         ([0.1, 0.2, 0.3], [0.1] * 3, {}, "3 units are too few"),
         ([0.1], [0.1], {"method": "mixture"}, "too few"),
         ([0.1, 0.2] * 5, [0.1] * 10, {"method": "kernel"}, "no method 'kernel'"),

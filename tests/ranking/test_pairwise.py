@@ -77,8 +77,8 @@ def test_equal_estimates_are_never_above_each_other():
         ({"draws": np.zeros((2, 2)), "se": [0.1]}, "draws and a prior"),
         ({"draws": np.zeros(3)}, "shape"),
         ({"draws": np.array([[0.0, np.nan, 1.0, np.inf]])}, "rows 2, 4"),
-        ({"prior": normal_prior(1.0), "estimate": [0.1, np.nan], "se": [0.1, 0.1]}, "estimate: must be finite"),
-        ({"prior": normal_prior(1.0), "estimate": [0.1, 0.2], "se": [0.1, 0.0]}, "se: must be above zero"),
+        ({"prior": normal_prior(1.0), "estimate": [0.1, np.nan], "se": [0.1, 0.1]}, "estimate: is not finite"),
+        ({"prior": normal_prior(1.0), "estimate": [0.1, 0.2], "se": [0.1, 0.0]}, "se: is zero or negative"),
     ],
 )
 def test_refuses(arguments, message):
