@@ -9,12 +9,13 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import BSpline
-from scipy.optimize import OptimizeResult, minimize, minimize_scalar, nnls
+from scipy.optimize import OptimizeResult, minimize, minimize_scalar
 from scipy.special import logsumexp, softmax
 
 from send_va.effects import FloatArray
 from send_va.errors import InputError
 from send_va.ranking.estimate_inputs import check_choice, check_estimates, check_fraction
+from send_va.ranking.mixture_prior import fit_mixture_prior, log_normal, scaled_likelihood
 
 Method = Literal["spline", "mixture"]
 
@@ -117,7 +118,7 @@ class Prior:
         y, s = check_estimates(estimate, se, fewest=0)
         _check_size(len(y), len(self.grid))
         with np.errstate(divide="ignore"):
-            log_weight = _log_normal(y, s, self.grid) + np.log(self.density)
+            log_weight = log_normal(y, s, self.grid) + np.log(self.density)
         return Posterior(self.grid, softmax(log_weight, axis=1))
 
     def __str__(self) -> str:
@@ -200,24 +201,19 @@ def deconvolve(
     if penalty is not None and not (math.isfinite(penalty) and penalty >= 0.0):
         raise InputError(f"penalty must be zero or above, not {penalty}")
     if y.min() == y.max() and isinstance(grid, int | np.integer):
-        log_likelihood = float(_log_normal(y, s, y[:1]).sum())
+        log_likelihood = float(log_normal(y, s, y[:1]).sum())
         return Prior(y[:1].copy(), np.ones(1), "point", 0.0, log_likelihood, True)
     points = _grid_points(grid, y, degrees)
-    log_rows = _log_normal(y, s, points)
-    largest = log_rows.max(axis=1)
-    if not np.isfinite(largest).all():
-        raise InputError("the grid lies so far from some estimates that they have no probability", "Widen the grid.")
-    likelihood = np.exp(log_rows - largest[:, None])  # (units, points), each row at most one
     if method == "mixture":
-        density, converged = _fit_mixture(likelihood)
-        used = 0.0
-    else:
-        spline = _LogSpline(points, likelihood, degrees)
-        used = spline.matching_penalty(y, s) if penalty is None else float(penalty)
-        result = spline.fit(used)
-        density, converged = spline.density(result.x), bool(result.success)
+        mixture = fit_mixture_prior(y, s, support=points)
+        return Prior(points, mixture.weight, method, 0.0, mixture.log_likelihood, mixture.converged)
+    likelihood, largest = scaled_likelihood(y, s, points)
+    spline = _LogSpline(points, likelihood, degrees)
+    used = spline.matching_penalty(y, s) if penalty is None else float(penalty)
+    result = spline.fit(used)
+    density = spline.density(result.x)
     log_likelihood = float((np.log(likelihood @ density) + largest).sum())
-    return Prior(points, density, method, used, log_likelihood, converged)
+    return Prior(points, density, method, used, log_likelihood, bool(result.success))
 
 
 def natural_spline_basis(x: FloatArray, degrees: int) -> FloatArray:
@@ -322,62 +318,6 @@ class _LogSpline:
         found = minimize_scalar(log_gap, bounds=ends, method="bounded", options={"xatol": 0.05})
         tried = (SMALLEST_PENALTY, LARGEST_PENALTY, math.exp(float(found.x)))
         return min(tried, key=gap)
-
-
-def _fit_mixture(likelihood: FloatArray, most_steps: int = 200) -> tuple[FloatArray, bool]:
-    """Nonparametric maximum likelihood on the grid, by constrained Newton steps.
-
-    Each step adds the points where the likelihood's slope peaks, then solves the quadratic approximation by
-    non-negative least squares (Wang 2007, doi:10.1111/j.1467-9868.2007.00583.x). The largest slope bounds how much
-    log-likelihood is left to gain.
-    """
-    n, m = likelihood.shape
-    density = np.zeros(m)
-    density[:: max(m // 20, 1)] = 1.0
-    density /= density.sum()
-    for _ in range(most_steps):
-        fitted = likelihood @ density
-        slope = (1.0 / fitted) @ likelihood - n
-        if slope.max() <= 1e-6 * n:
-            return density, True
-        padded = np.concatenate([[-np.inf], slope, [-np.inf]])
-        peaks = (slope >= padded[:-2]) & (slope >= padded[2:]) & (slope > -0.1 * n)
-        active = np.flatnonzero((density > 0.0) | peaks)
-        proposal = _newton_weights(likelihood[:, active] / fitted[:, None])
-        direction = -density
-        direction[active] += proposal
-        density = _line_search(likelihood, density, direction, float(slope @ direction))
-    return density, False
-
-
-def _newton_weights(ratio: FloatArray) -> FloatArray:
-    """Non-negative weights, sum one, that minimise ``|ratio @ w - 2|``."""
-    shifted = ratio - 2.0
-    scale = math.sqrt(len(ratio))
-    _, upper = np.linalg.qr(np.vstack([shifted / scale, np.ones(ratio.shape[1])]))
-    target = np.linalg.lstsq(upper.T, np.ones(ratio.shape[1]), rcond=None)[0]
-    weights = nnls(upper, target)[0]
-    return np.asarray(weights / weights.sum())
-
-
-def _line_search(likelihood: FloatArray, density: FloatArray, direction: FloatArray, slope: float) -> FloatArray:
-    """Step along the direction as far as the log-likelihood rises enough, halving from one."""
-    here = float(np.log(likelihood @ density).sum())
-    step = 1.0
-    for _ in range(40):
-        trial = np.maximum(density + step * direction, 0.0)
-        trial[trial < 1e-12] = 0.0
-        trial /= trial.sum()
-        if float(np.log(likelihood @ trial).sum()) >= here + 0.3 * step * slope:
-            return trial
-        step *= 0.5
-    return density
-
-
-def _log_normal(y: FloatArray, s: FloatArray, grid: FloatArray) -> FloatArray:
-    """Log-density of each estimate at each value of the effect, shape (units, points)."""
-    z = (y[:, None] - grid[None, :]) / s[:, None]
-    return np.asarray(-0.5 * z * z - np.log(s)[:, None] - 0.5 * math.log(2.0 * math.pi))
 
 
 def _grid_points(grid: int | ArrayLike, y: FloatArray, degrees: int) -> FloatArray:

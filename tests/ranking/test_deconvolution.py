@@ -167,6 +167,8 @@ def test_prints():
         ([0.1, 0.2] * 5, [0.1] * 10, {"method": "kernel"}, "no method 'kernel'"),
         ([0.1, 0.2] * 5, [0.1] * 10, {"grid": 3}, "too short"),
         ([0.1, 0.2] * 5, [0.1] * 10, {"grid": [0.0, 0.0, 1.0]}, "increasing"),
+        ([0.1, 0.2] * 5, [0.1] * 10, {"grid": [1e160, 2e160]}, "so far from some estimates"),
+        ([0.1, 0.2] * 5, [0.1] * 10, {"grid": [1e160, 2e160], "method": "mixture"}, "so far from some estimates"),
         ([0.1, 0.2] * 5, [0.1] * 10, {"penalty": -1.0}, "penalty"),
         ([0.1, 0.2] * 5, [0.1] * 10, {"grid": MOST_ENTRIES}, "GB"),
     ],
