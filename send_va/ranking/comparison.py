@@ -11,8 +11,9 @@ import pandas as pd
 
 from send_va.effects import FloatArray, SchoolEffects
 from send_va.errors import InputError
-from send_va.ranking.draw_places import checked_draws, in_threads
+from send_va.ranking.draw_places import checked_draws
 from send_va.ranking.pairwise_from_draws import chance_above_each
+from send_va.ranking.threads import in_threads
 
 _TILE = 256
 _EXTREME = 0.995  # probabilities closer to 0 or 1 than this are said as bounds: two digits would read as certain

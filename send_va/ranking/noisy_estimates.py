@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +20,7 @@ from send_va.ranking.estimate_inputs import (
     unit_index,
     vector,
 )
+from send_va.ranking.threads import in_threads
 
 BLOCK = 256  # draws of one child generator
 _MOST_BYTES = 8 * 2**30
@@ -94,17 +92,8 @@ class NoisyEstimates:
                 dependent = standard @ factor
                 rows[:] = dependent - dependent.mean(axis=1, keepdims=True)
 
-        over_cores(fill, range(len(starts)))
+        in_threads(fill, range(len(starts)))
         return out
-
-
-def over_cores(work: Callable[[int], None], items: range) -> None:
-    """Do pieces of work on all cores; an error in one is raised."""
-    if len(items) == 1:
-        work(items[0])
-        return
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
-        list(cores.map(work, items))
 
 
 def noisy_estimates(estimate: ArrayLike, se_or_cov: ArrayLike, *, fewest: int = 2) -> NoisyEstimates:

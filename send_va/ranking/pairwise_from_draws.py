@@ -7,8 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from send_va.effects import FloatArray
 from send_va.errors import Failure, InputError
-from send_va.ranking.draw_places import checked_draws, descending, in_threads
+from send_va.ranking.draw_places import checked_draws, descending
 from send_va.ranking.place_kernels import count_block_wins
+from send_va.ranking.threads import in_threads
 
 _TILE = 256
 _PARTS = 4

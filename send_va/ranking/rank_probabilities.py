@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from send_va.effects import FloatArray
 from send_va.errors import InputError
-from send_va.ranking.draw_places import DrawPlaces, draw_places, in_threads
+from send_va.ranking.draw_places import DrawPlaces, draw_places
 from send_va.ranking.place_kernels import count_at_most, sum_places
 from send_va.ranking.simultaneous_band import draws_needed, simultaneous_band
+from send_va.ranking.threads import in_threads
 
 Integers = NDArray[np.int64]
 _ROUNDING = 1e-9
