@@ -124,7 +124,8 @@ def checked_draws(draws: FloatArray, least: int = 2) -> FloatArray:
     if draws.shape[0] < 1:
         raise InputError("there is no draw", "Give one row a draw.")
     if draws.shape[1] < least:
-        raise InputError("one school cannot be ranked", f"Give the draws of {least} schools or more.")
+        there = "one school" if draws.shape[1] else "no school"
+        raise InputError(f"the draws are of {there}", f"Give {least} columns or more, one for each school.")
     bad = np.flatnonzero(~np.isfinite(draws.sum(axis=0)))
     if len(bad):
         remedy = "Rows are positions of schools. Leave out schools that cannot be compared."
