@@ -14,7 +14,8 @@ from scipy.special import logsumexp, softmax
 
 from send_va.effects import FloatArray
 from send_va.errors import InputError
-from send_va.ranking.estimate_inputs import check_choice, check_estimates, check_fraction
+from send_va.ranking.estimate_inputs import check_choice, check_estimates
+from send_va.ranking.grid_posterior import Posterior
 from send_va.ranking.mixture_prior import fit_mixture_prior, log_normal, scaled_likelihood
 
 Method = Literal["spline", "mixture"]
@@ -22,52 +23,6 @@ Method = Literal["spline", "mixture"]
 SMALLEST_PENALTY = 4e-5  # without any, log-densities can run off to infinity
 LARGEST_PENALTY = 0.3
 MOST_ENTRIES = 400_000_000  # of units x grid points held at once: 3.2 GB
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """What is known of each unit's effect, on the grid of the prior.
-
-    Attributes
-    ----------
-    grid : array (points,)
-        Values of the effect, increasing.
-    weights : array (units, points)
-        Probability of each value for each unit; rows sum to one.
-    """
-
-    grid: FloatArray
-    weights: FloatArray
-
-    @property
-    def mean(self) -> FloatArray:
-        """Posterior mean of each unit."""
-        return np.asarray(self.weights @ self.grid)
-
-    @property
-    def sd(self) -> FloatArray:
-        """Posterior standard deviation of each unit."""
-        centred = self.grid - self.grid.mean()
-        variance = self.weights @ centred**2 - (self.weights @ centred) ** 2
-        return np.sqrt(np.maximum(variance, 0.0))
-
-    def interval(self, coverage: float = 0.95) -> tuple[FloatArray, FloatArray]:
-        """Equal-tailed interval of each unit: its lower and its upper ends, both grid points."""
-        check_fraction(coverage, "coverage")
-        below = np.cumsum(self.weights, axis=1)
-        below[:, -1] = 1.0  # rounding must not hide the last point
-        tail = (1.0 - coverage) / 2.0
-        lower, upper = (self.grid[np.argmax(below > at, axis=1)] for at in (tail, 1.0 - tail))
-        return lower, upper
-
-    def draws(self, draws: int, rng: np.random.Generator) -> FloatArray:
-        """Independent draws of every unit's effect, shape (draws, units)."""
-        out = np.empty((draws, len(self.weights)))
-        for unit, row in enumerate(self.weights):
-            cumulative = np.cumsum(row)
-            at = np.searchsorted(cumulative, rng.random(draws) * cumulative[-1], side="right")
-            out[:, unit] = self.grid[np.minimum(at, len(self.grid) - 1)]
-        return out
 
 
 @dataclass(frozen=True)

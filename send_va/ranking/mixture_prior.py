@@ -10,6 +10,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from send_va.effects import FloatArray
 from send_va.errors import InputError
+from send_va.ranking.grid_posterior import Posterior
 
 _BLOCK = 8_192  # units whose likelihood rows are worked on at once
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -96,17 +97,13 @@ def mixture_posterior(
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Posterior mean, SD and equal-tailed interval, whose ends are support values, each of shape (units,)."""
     mean, sd, lower, upper = (np.empty(len(y)) for _ in range(4))
-    tail = 0.5 * (1.0 - coverage)
     for start in range(0, len(y), _BLOCK):
         rows = slice(start, start + _BLOCK)
         density = scaled_likelihood(y[rows], se[rows], prior.support)[0] * prior.weight
         density /= density.sum(axis=1, keepdims=True)
-        mean[rows] = density @ prior.support
-        deviation = prior.support - mean[rows, None]
-        sd[rows] = np.sqrt(np.sum(density * deviation**2, axis=1))
-        cumulative = np.cumsum(density, axis=1)
-        lower[rows] = prior.support[np.argmax(cumulative >= tail, axis=1)]
-        upper[rows] = prior.support[np.argmax(cumulative >= 1.0 - tail - 1e-12, axis=1)]
+        posterior = Posterior(prior.support, density)
+        mean[rows], sd[rows] = posterior.mean, posterior.sd
+        lower[rows], upper[rows] = posterior.interval(coverage)
     return mean, sd, lower, upper
 
 

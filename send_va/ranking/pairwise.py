@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 
 from send_va.effects import FloatArray
 from send_va.errors import InputError
-from send_va.ranking.deconvolution import Posterior, Prior
+from send_va.ranking.deconvolution import Prior
 from send_va.ranking.draw_places import checked_draws
+from send_va.ranking.grid_posterior import Posterior
 
 MOST_GIGABYTES = 4.0
 _BLOCK = 256  # units compared with all others at once

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from send_va.errors import InputError
-from send_va.ranking.deconvolution import MOST_ENTRIES, Posterior, Prior, deconvolve, natural_spline_basis
+from send_va.ranking.deconvolution import MOST_ENTRIES, Prior, deconvolve, natural_spline_basis
+from send_va.ranking.grid_posterior import Posterior
 
 # where drrank's search of the penalty ended, from the slope of the likelihood at its prior: 4.0e-5, 1 % up or down
 REFERENCE_PENALTY = 4.01e-5
@@ -134,6 +135,16 @@ def test_two_units_have_a_mixture():
     prior = deconvolve([0.0, 1.0], [0.1, 0.1], method="mixture", grid=50)
     assert prior.converged
     assert prior.density[[0, -1]] == pytest.approx([0.5, 0.5], abs=1e-3)
+
+
+def test_intervals_end_where_the_tails_are_full():
+    posterior = Posterior(
+        np.arange(4.0), np.array([[0.25, 0.25, 0.25, 0.25], [0.0, 0.0, 0.0, 1.0], [0.3, 0.7, 0.0, 0.0]])
+    )
+    lower, upper = posterior.interval(0.5)
+    assert lower.tolist() == [0.0, 3.0, 0.0]
+    assert upper.tolist() == [2.0, 3.0, 1.0]
+    assert posterior.sd == pytest.approx([np.sqrt(1.25), 0.0, np.sqrt(0.21)], abs=1e-12)
 
 
 def test_draws_follow_the_posterior():
