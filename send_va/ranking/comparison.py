@@ -11,8 +11,10 @@ import pandas as pd
 
 from send_va.effects import FloatArray, SchoolEffects
 from send_va.errors import InputError
-from send_va.ranking.draw_places import checked_draws, in_threads
+from send_va.ranking.draw_places import checked_draws
+from send_va.ranking.estimate_inputs import check_fraction
 from send_va.ranking.pairwise_from_draws import chance_above_each
+from send_va.ranking.threads import in_threads
 
 _TILE = 256
 _EXTREME = 0.995  # probabilities closer to 0 or 1 than this are said as bounds: two digits would read as certain
@@ -229,8 +231,7 @@ def _refuse_missing(school: str, values: FloatArray) -> None:
 
 
 def _tails(coverage: float) -> list[float]:
-    if not 0.0 < coverage < 1.0:
-        raise InputError(f"coverage must lie between 0 and 1, not {coverage}")
+    check_fraction(coverage, "coverage")
     return [(1.0 - coverage) / 2.0, (1.0 + coverage) / 2.0]
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from send_va.errors import InputError
+from send_va.ranking.estimate_inputs import check_choice
 from send_va.ranking.noisy_estimates import check_settings, noisy_estimates
 from send_va.ranking.significant_counts import Quantile, marginal_counts, simultaneous_counts
 
@@ -95,8 +96,7 @@ def confidence_sets(
     B      2     2      3
     C      2     3      3
     """
-    if side not in get_args(Side):
-        raise InputError(f"no side {side!r}", f"Give one of {', '.join(get_args(Side))}.")
+    check_choice(side, get_args(Side), "side")
     units = noisy_estimates(estimate, se_or_cov)
     check_settings(coverage, draws, units.n)
     quantile = Quantile.of(coverage, draws)

@@ -7,66 +7,22 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.interpolate import BSpline
-from scipy.optimize import OptimizeResult, minimize, minimize_scalar, nnls
+from scipy.optimize import OptimizeResult, minimize, minimize_scalar
 from scipy.special import logsumexp, softmax
 
 from send_va.effects import FloatArray
-from send_va.errors import Failure, InputError
+from send_va.errors import InputError
+from send_va.ranking.estimate_inputs import check_choice, check_estimates
+from send_va.ranking.grid_posterior import Posterior
+from send_va.ranking.mixture_prior import fit_mixture_prior, log_normal, scaled_likelihood
 
 Method = Literal["spline", "mixture"]
 
 SMALLEST_PENALTY = 4e-5  # without any, log-densities can run off to infinity
 LARGEST_PENALTY = 0.3
 MOST_ENTRIES = 400_000_000  # of units x grid points held at once: 3.2 GB
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """What is known of each unit's effect, on the grid of the prior.
-
-    Attributes
-    ----------
-    grid : array (points,)
-        Values of the effect, increasing.
-    weights : array (units, points)
-        Probability of each value for each unit; rows sum to one.
-    """
-
-    grid: FloatArray
-    weights: FloatArray
-
-    @property
-    def mean(self) -> FloatArray:
-        """Posterior mean of each unit."""
-        return np.asarray(self.weights @ self.grid)
-
-    @property
-    def sd(self) -> FloatArray:
-        """Posterior standard deviation of each unit."""
-        centred = self.grid - self.grid.mean()
-        variance = self.weights @ centred**2 - (self.weights @ centred) ** 2
-        return np.sqrt(np.maximum(variance, 0.0))
-
-    def interval(self, coverage: float = 0.95) -> tuple[FloatArray, FloatArray]:
-        """Equal-tailed interval of each unit: its lower and its upper ends, both grid points."""
-        if not 0.0 < coverage < 1.0:
-            raise InputError(f"coverage must lie between 0 and 1, not {coverage}")
-        below = np.cumsum(self.weights, axis=1)
-        below[:, -1] = 1.0  # rounding must not hide the last point
-        tail = (1.0 - coverage) / 2.0
-        lower, upper = (self.grid[np.argmax(below > at, axis=1)] for at in (tail, 1.0 - tail))
-        return lower, upper
-
-    def draws(self, draws: int, rng: np.random.Generator) -> FloatArray:
-        """Independent draws of every unit's effect, shape (draws, units)."""
-        out = np.empty((draws, len(self.weights)))
-        for unit, row in enumerate(self.weights):
-            cumulative = np.cumsum(row)
-            at = np.searchsorted(cumulative, rng.random(draws) * cumulative[-1], side="right")
-            out[:, unit] = self.grid[np.minimum(at, len(self.grid) - 1)]
-        return out
 
 
 @dataclass(frozen=True)
@@ -114,10 +70,10 @@ class Prior:
         InputError
             Estimates or standard errors that :func:`deconvolve` refuses.
         """
-        y, s = _checked(estimate, se)
+        y, s = check_estimates(estimate, se, fewest=0)
         _check_size(len(y), len(self.grid))
         with np.errstate(divide="ignore"):
-            log_weight = _log_normal(y, s, self.grid) + np.log(self.density)
+            log_weight = log_normal(y, s, self.grid) + np.log(self.density)
         return Posterior(self.grid, softmax(log_weight, axis=1))
 
     def __str__(self) -> str:
@@ -189,9 +145,8 @@ def deconvolve(
     >>> round(prior.sd, 2)
     0.25
     """
-    if method not in get_args(Method):
-        raise InputError(f"no method {method!r}", f"One of: {', '.join(get_args(Method))}.")
-    y, s = _checked(estimate, se)
+    check_choice(method, get_args(Method), "method")
+    y, s = check_estimates(estimate, se, fewest=0)
     fewest = degrees + 2 if method == "spline" else 2
     if len(y) < fewest:
         raise InputError(
@@ -201,24 +156,19 @@ def deconvolve(
     if penalty is not None and not (math.isfinite(penalty) and penalty >= 0.0):
         raise InputError(f"penalty must be zero or above, not {penalty}")
     if y.min() == y.max() and isinstance(grid, int | np.integer):
-        log_likelihood = float(_log_normal(y, s, y[:1]).sum())
+        log_likelihood = float(log_normal(y, s, y[:1]).sum())
         return Prior(y[:1].copy(), np.ones(1), "point", 0.0, log_likelihood, True)
     points = _grid_points(grid, y, degrees)
-    log_rows = _log_normal(y, s, points)
-    largest = log_rows.max(axis=1)
-    if not np.isfinite(largest).all():
-        raise InputError("the grid lies so far from some estimates that they have no probability", "Widen the grid.")
-    likelihood = np.exp(log_rows - largest[:, None])  # (units, points), each row at most one
     if method == "mixture":
-        density, converged = _fit_mixture(likelihood)
-        used = 0.0
-    else:
-        spline = _LogSpline(points, likelihood, degrees)
-        used = spline.matching_penalty(y, s) if penalty is None else float(penalty)
-        result = spline.fit(used)
-        density, converged = spline.density(result.x), bool(result.success)
+        mixture = fit_mixture_prior(y, s, support=points)
+        return Prior(points, mixture.weight, method, 0.0, mixture.log_likelihood, mixture.converged)
+    likelihood, largest = scaled_likelihood(y, s, points)
+    spline = _LogSpline(points, likelihood, degrees)
+    used = spline.matching_penalty(y, s) if penalty is None else float(penalty)
+    result = spline.fit(used)
+    density = spline.density(result.x)
     log_likelihood = float((np.log(likelihood @ density) + largest).sum())
-    return Prior(points, density, method, used, log_likelihood, converged)
+    return Prior(points, density, method, used, log_likelihood, bool(result.success))
 
 
 def natural_spline_basis(x: FloatArray, degrees: int) -> FloatArray:
@@ -323,86 +273,6 @@ class _LogSpline:
         found = minimize_scalar(log_gap, bounds=ends, method="bounded", options={"xatol": 0.05})
         tried = (SMALLEST_PENALTY, LARGEST_PENALTY, math.exp(float(found.x)))
         return min(tried, key=gap)
-
-
-def _fit_mixture(likelihood: FloatArray, most_steps: int = 200) -> tuple[FloatArray, bool]:
-    """Nonparametric maximum likelihood on the grid, by constrained Newton steps.
-
-    Each step adds the points where the likelihood's slope peaks, then solves the quadratic approximation by
-    non-negative least squares (Wang 2007, doi:10.1111/j.1467-9868.2007.00583.x). The largest slope bounds how much
-    log-likelihood is left to gain.
-    """
-    n, m = likelihood.shape
-    density = np.zeros(m)
-    density[:: max(m // 20, 1)] = 1.0
-    density /= density.sum()
-    for _ in range(most_steps):
-        fitted = likelihood @ density
-        slope = (1.0 / fitted) @ likelihood - n
-        if slope.max() <= 1e-6 * n:
-            return density, True
-        padded = np.concatenate([[-np.inf], slope, [-np.inf]])
-        peaks = (slope >= padded[:-2]) & (slope >= padded[2:]) & (slope > -0.1 * n)
-        active = np.flatnonzero((density > 0.0) | peaks)
-        proposal = _newton_weights(likelihood[:, active] / fitted[:, None])
-        direction = -density
-        direction[active] += proposal
-        density = _line_search(likelihood, density, direction, float(slope @ direction))
-    return density, False
-
-
-def _newton_weights(ratio: FloatArray) -> FloatArray:
-    """Non-negative weights, sum one, that minimise ``|ratio @ w - 2|``."""
-    shifted = ratio - 2.0
-    scale = math.sqrt(len(ratio))
-    _, upper = np.linalg.qr(np.vstack([shifted / scale, np.ones(ratio.shape[1])]))
-    target = np.linalg.lstsq(upper.T, np.ones(ratio.shape[1]), rcond=None)[0]
-    weights = nnls(upper, target)[0]
-    return np.asarray(weights / weights.sum())
-
-
-def _line_search(likelihood: FloatArray, density: FloatArray, direction: FloatArray, slope: float) -> FloatArray:
-    """Step along the direction as far as the log-likelihood rises enough, halving from one."""
-    here = float(np.log(likelihood @ density).sum())
-    step = 1.0
-    for _ in range(40):
-        trial = np.maximum(density + step * direction, 0.0)
-        trial[trial < 1e-12] = 0.0
-        trial /= trial.sum()
-        if float(np.log(likelihood @ trial).sum()) >= here + 0.3 * step * slope:
-            return trial
-        step *= 0.5
-    return density
-
-
-def _log_normal(y: FloatArray, s: FloatArray, grid: FloatArray) -> FloatArray:
-    """Log-density of each estimate at each value of the effect, shape (units, points)."""
-    z = (y[:, None] - grid[None, :]) / s[:, None]
-    return np.asarray(-0.5 * z * z - np.log(s)[:, None] - 0.5 * math.log(2.0 * math.pi))
-
-
-def _checked(estimate: ArrayLike, se: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Estimates and standard errors as vectors that can be used."""
-    y, s = np.asarray(estimate, dtype=float), np.asarray(se, dtype=float)
-    if y.ndim != 1 or y.shape != s.shape:
-        raise InputError(
-            f"estimate has shape {y.shape} and se {s.shape}", "Give two vectors of the same length, one entry a unit."
-        )
-    failures = []
-    for name, values, broken in (
-        ("estimate", y, ~np.isfinite(y)),
-        ("se", s, ~np.isfinite(s)),
-        ("se", s, np.isfinite(s) & (s <= 0.0)),
-    ):
-        if broken.any():
-            at: NDArray[np.intp] = np.flatnonzero(broken)
-            rule = "must be above zero" if np.isfinite(values[at]).all() else "must be finite"
-            failures.append(
-                Failure.of_rows(rule, name, at.tolist(), values=values[at].tolist(), remedy="Leave these units out.")
-            )
-    if failures:
-        raise InputError(failures)
-    return y, s
 
 
 def _grid_points(grid: int | ArrayLike, y: FloatArray, degrees: int) -> FloatArray:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from send_va.effects import FloatArray
 from send_va.errors import Failure, InputError
 from send_va.ranking.place_kernels import Places, best_places, worst_places
+from send_va.ranking.threads import in_threads
 
 _TILE = 256  # draws sorted at once by a thread, and schools whose places are sorted at once
 
@@ -125,7 +124,8 @@ def checked_draws(draws: FloatArray, least: int = 2) -> FloatArray:
     if draws.shape[0] < 1:
         raise InputError("there is no draw", "Give one row a draw.")
     if draws.shape[1] < least:
-        raise InputError("one school cannot be ranked", f"Give the draws of {least} schools or more.")
+        there = "one school" if draws.shape[1] else "no school"
+        raise InputError(f"the draws are of {there}", f"Give {least} columns or more, one for each school.")
     bad = np.flatnonzero(~np.isfinite(draws.sum(axis=0)))
     if len(bad):
         remedy = "Rows are positions of schools. Leave out schools that cannot be compared."
@@ -136,9 +136,3 @@ def checked_draws(draws: FloatArray, least: int = 2) -> FloatArray:
 def descending(draws: FloatArray) -> NDArray[np.intp]:
     """Positions of schools in every draw, from the highest value; the order among equal values is any."""
     return np.argsort(-draws, axis=1)
-
-
-def in_threads[T, R](work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
-    """Results of `work` for each part, in order; what is written does not depend on the number of threads."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
-        return list(cores.map(work, parts))

@@ -15,6 +15,14 @@ def unit_index(values: ArrayLike) -> pd.Index:
     return values.index if isinstance(values, pd.Series) else pd.RangeIndex(len(np.asarray(values)))
 
 
+def numbers(values: ArrayLike, name: str) -> FloatArray:
+    """Numbers of any shape, or an error that says that some are not."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} holds entries that are not numbers", "Give one number a unit.") from None
+
+
 def vector(values: ArrayLike, name: str) -> FloatArray:
     """One finite number a unit, shape (units,).
 
@@ -23,10 +31,7 @@ def vector(values: ArrayLike, name: str) -> FloatArray:
     InputError
         Not one-dimensional, not numbers, or not finite.
     """
-    try:
-        array = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        raise InputError(f"{name} holds entries that are not numbers", "Give one number a unit.") from None
+    array = numbers(values, name)
     if array.ndim != 1:
         raise InputError(f"{name} has {array.ndim} dimensions", "Give a vector with one number a unit.")
     refuse(~np.isfinite(array), array, name, "is not finite", "Leave units without an estimate out.")
@@ -60,6 +65,28 @@ def check_choice(value: str, allowed: tuple[str, ...], name: str) -> None:
         raise InputError(f"no {name} {value!r}", f"One of: {', '.join(allowed)}.")
 
 
+def check_count(units: int, fewest: int) -> None:
+    """Raise where fewer units are given than a method needs."""
+    if units < fewest:
+        raise InputError(
+            f"{units} unit{'s' * (units != 1)} given, at least {fewest} needed",
+            f"Give estimates of {fewest} units or more.",
+        )
+
+
+def standard_errors(se: ArrayLike, name: str = "se") -> FloatArray:
+    """Finite standard errors above zero, shape (units,).
+
+    Raises
+    ------
+    InputError
+        Not one-dimensional, not numbers, not finite, zero or below.
+    """
+    s = vector(se, name)
+    refuse(s <= 0.0, s, name, "is zero or negative", "A standard error is above zero; leave units without one out.")
+    return s
+
+
 def check_estimates(estimate: ArrayLike, se: ArrayLike, *, fewest: int = 2) -> tuple[FloatArray, FloatArray]:
     """Estimates and their standard errors as float vectors.
 
@@ -68,9 +95,7 @@ def check_estimates(estimate: ArrayLike, se: ArrayLike, *, fewest: int = 2) -> t
     InputError
         Entries that are not finite, standard errors of zero or below, lengths that differ, fewer than `fewest` units.
     """
-    y, s = vector(estimate, "estimate"), vector(se, "se")
+    y, s = vector(estimate, "estimate"), standard_errors(se)
     same_length(estimate=y, se=s)
-    refuse(s <= 0.0, s, "se", "is zero or negative", "A standard error is above zero; leave units without one out.")
-    if len(y) < fewest:
-        raise InputError(f"{len(y)} unit{'s' if len(y) != 1 else ''} given, at least {fewest} needed")
+    check_count(len(y), fewest)
     return y, s

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from send_va.effects import FloatArray
 from send_va.errors import Failure, InputError
+from send_va.ranking.estimate_inputs import check_choice
 from send_va.ranking.grade_bounds import smallest_possible_loss
 from send_va.ranking.grade_exact import EXACT_UNITS, exact_loss, exact_tau
 from send_va.ranking.grade_rate import largest_tau
@@ -181,8 +182,7 @@ def _check_choices(loss_ratio: float | None, discordance_rate: float | None, cou
     for name, value in (("loss_ratio", loss_ratio), ("discordance_rate", discordance_rate)):
         if value is not None and not 0.0 <= value <= 1.0:
             raise InputError(f"{name} must lie between 0 and 1, not {value}")
-    if counting not in get_args(Counting):
-        raise InputError(f"no counting {counting!r}", f"One of: {', '.join(get_args(Counting))}.")
+    check_choice(counting, get_args(Counting), "counting")
 
 
 def _checked(pairwise: FloatArray | pd.DataFrame) -> tuple[FloatArray, pd.Index]:

@@ -9,6 +9,8 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from send_va.effects import FloatArray
+from send_va.errors import InputError
+from send_va.ranking.grid_posterior import Posterior
 
 _BLOCK = 8_192  # units whose likelihood rows are worked on at once
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -82,7 +84,7 @@ def fit_mixture_prior(
         Of the duality gap, in log-likelihood of all units together.
     """
     grid = default_support(y, se) if support is None else support
-    likelihood, offset = _likelihood(y, se, grid)
+    likelihood, offset = scaled_likelihood(y, se, grid)
     weight, iterations = _interior_point(likelihood, tolerance, most_iterations)
     fitted = likelihood @ weight
     gap = _gap(likelihood, fitted)
@@ -95,27 +97,41 @@ def mixture_posterior(
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Posterior mean, SD and equal-tailed interval, whose ends are support values, each of shape (units,)."""
     mean, sd, lower, upper = (np.empty(len(y)) for _ in range(4))
-    tail = 0.5 * (1.0 - coverage)
     for start in range(0, len(y), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        density = _likelihood(y[rows], se[rows], prior.support)[0] * prior.weight
+        density = scaled_likelihood(y[rows], se[rows], prior.support)[0] * prior.weight
         density /= density.sum(axis=1, keepdims=True)
-        mean[rows] = density @ prior.support
-        deviation = prior.support - mean[rows, None]
-        sd[rows] = np.sqrt(np.sum(density * deviation**2, axis=1))
-        cumulative = np.cumsum(density, axis=1)
-        lower[rows] = prior.support[np.argmax(cumulative >= tail, axis=1)]
-        upper[rows] = prior.support[np.argmax(cumulative >= 1.0 - tail - 1e-12, axis=1)]
+        posterior = Posterior(prior.support, density)
+        mean[rows], sd[rows] = posterior.mean, posterior.sd
+        lower[rows], upper[rows] = posterior.interval(coverage)
     return mean, sd, lower, upper
 
 
-def _likelihood(y: FloatArray, se: FloatArray, support: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Rows scaled to a largest entry of 1, shape (units, points), and the logarithms taken out of them."""
-    density = -0.5 * ((y[:, None] - support) / se[:, None]) ** 2
+def log_normal(y: FloatArray, se: FloatArray, support: FloatArray) -> FloatArray:
+    """Log-density of each estimate at each true value, shape (units, points); minus infinity where too far apart."""
+    log_density: FloatArray = (y[:, None] - support) / se[:, None]
+    with np.errstate(over="ignore"):
+        np.square(log_density, out=log_density)
+    log_density *= -0.5
+    log_density -= (np.log(se) + _LOG_SQRT_2PI)[:, None]
+    return log_density
+
+
+def scaled_likelihood(y: FloatArray, se: FloatArray, support: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Rows scaled to a largest entry of 1, shape (units, points), and the logarithms taken out of them.
+
+    Raises
+    ------
+    InputError
+        Estimates without probability at any of the values.
+    """
+    density = log_normal(y, se, support)
     largest = density.max(axis=1)
+    if not np.isfinite(largest).all():
+        raise InputError("the grid lies so far from some estimates that they have no probability", "Widen the grid.")
     density -= largest[:, None]
     np.exp(density, out=density)
-    return density, largest - np.log(se) - _LOG_SQRT_2PI
+    return density, largest
 
 
 def _gap(likelihood: FloatArray, fitted: FloatArray) -> float:
@@ -138,7 +154,7 @@ def _interior_point(likelihood: FloatArray, tolerance: float, most_iterations: i
         if n * math.log(max(1.0 - float(gradient.min()), 1.0) * float(x.sum())) <= tolerance:
             return x / x.sum(), iteration
         centre = 0.1 * float(x @ z) / points
-        step = _newton(likelihood / fitted[:, None], x, z, gradient - centre / x)
+        step = _newton(likelihood, fitted, x, z, gradient - centre / x)
         z_step = (centre - z * step) / x - z
         length = _line_search(likelihood, fitted, x, step, centre, float((gradient - centre / x) @ step))
         x = x + length * step
@@ -146,13 +162,16 @@ def _interior_point(likelihood: FloatArray, tolerance: float, most_iterations: i
     return x / x.sum(), most_iterations
 
 
-def _newton(ratio: FloatArray, x: FloatArray, z: FloatArray, barrier_gradient: FloatArray) -> FloatArray:
+def _newton(
+    likelihood: FloatArray, fitted: FloatArray, x: FloatArray, z: FloatArray, barrier_gradient: FloatArray
+) -> FloatArray:
     """Solve ``(H + diag(z / x)) step = -barrier_gradient``, scaled by sqrt(x) to be well conditioned."""
-    n, points = ratio.shape
+    n, points = likelihood.shape
     root = np.sqrt(x)
     hessian = np.zeros((points, points))
     for start in range(0, n, _BLOCK):
-        block = ratio[start : start + _BLOCK] * root
+        rows = slice(start, start + _BLOCK)
+        block = likelihood[rows] / fitted[rows, None] * root
         hessian += block.T @ block
     hessian /= n
     hessian[np.diag_indices(points)] += z + 1e-14 * (1.0 + np.trace(hessian))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +9,18 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgError, cholesky, eigh
 
-from send_va.errors import BrokenRule, InputError
-
-FloatArray = NDArray[np.float64]
+from send_va.effects import FloatArray
+from send_va.errors import InputError
+from send_va.ranking.estimate_inputs import (
+    check_count,
+    check_fraction,
+    numbers,
+    refuse,
+    standard_errors,
+    unit_index,
+    vector,
+)
+from send_va.ranking.threads import in_threads
 
 BLOCK = 256  # draws of one child generator
 _MOST_BYTES = 8 * 2**30
@@ -86,17 +92,8 @@ class NoisyEstimates:
                 dependent = standard @ factor
                 rows[:] = dependent - dependent.mean(axis=1, keepdims=True)
 
-        over_cores(fill, range(len(starts)))
+        in_threads(fill, range(len(starts)))
         return out
-
-
-def over_cores(work: Callable[[int], None], items: range) -> None:
-    """Do pieces of work on all cores; an error in one is raised."""
-    if len(items) == 1:
-        work(items[0])
-        return
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
-        list(cores.map(work, items))
 
 
 def noisy_estimates(estimate: ArrayLike, se_or_cov: ArrayLike, *, fewest: int = 2) -> NoisyEstimates:
@@ -118,14 +115,10 @@ def noisy_estimates(estimate: ArrayLike, se_or_cov: ArrayLike, *, fewest: int = 
         the estimates; a matrix that is not square, symmetric and positive semidefinite; two units whose difference
         has no variance; a matrix too large to work on.
     """
-    index = estimate.index if isinstance(estimate, pd.Series) else None
-    values = _numbers(estimate, "estimate")
-    noise = _numbers(se_or_cov, "se_or_cov")
-    if values.ndim != 1:
-        raise InputError(f"estimate: has {values.ndim} dimensions", "Give one number a unit.")
+    values = vector(estimate, "estimate")
+    noise = numbers(se_or_cov, "se_or_cov")
     n = len(values)
-    if n < fewest:
-        raise InputError(f"{n} unit{'s' * (n != 1)} cannot be ranked", f"Give the estimates of {fewest} units or more.")
+    check_count(n, fewest)
     if noise.shape not in {(n,), (n, n)}:
         raise InputError(
             f"se_or_cov: has shape {noise.shape}, and there are {n:,} estimates",
@@ -136,14 +129,11 @@ def noisy_estimates(estimate: ArrayLike, se_or_cov: ArrayLike, *, fewest: int = 
             f"se_or_cov: work on the covariance matrix of {n:,} units takes {size / 2**30:,.1f} GiB",
             "Give standard errors where estimates are independent, or rank fewer units.",
         )
-    _check_index(index, se_or_cov)
-    _check_finite(values, "estimate", "Leave out units without an estimate.")
-    index = pd.RangeIndex(n) if index is None else index
+    _check_index(estimate, se_or_cov)
+    index = unit_index(estimate)
     covariance: FloatArray | None = None
     if noise.ndim == 1:
-        _check_finite(noise, "se_or_cov", "Leave out units without a standard error.")
-        _check_rows(noise <= 0.0, noise, "se_or_cov", "a standard error is above 0")
-        variances = noise**2
+        variances = standard_errors(noise, "se_or_cov") ** 2
     else:
         covariance = _checked_covariance(noise, index)
         variances = covariance.diagonal().copy()
@@ -157,8 +147,7 @@ def noisy_estimates(estimate: ArrayLike, se_or_cov: ArrayLike, *, fewest: int = 
 
 def check_settings(coverage: float, draws: int, n: int) -> None:
     """Refuse a coverage outside (0, 1), no draws, and draws that no ordinary machine holds."""
-    if not 0.0 < coverage < 1.0:
-        raise InputError(f"coverage must lie between 0 and 1, not {coverage}")
+    check_fraction(coverage, "coverage")
     if draws < 1:
         raise InputError(f"draws: at least 1 is needed, not {draws}")
     size = 4 * draws * n
@@ -169,33 +158,14 @@ def check_settings(coverage: float, draws: int, n: int) -> None:
         )
 
 
-def _numbers(given: ArrayLike, name: str) -> FloatArray:
-    try:
-        return np.array(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: holds something that is not a number", "Give numbers only.") from error
-
-
-def _check_index(index: pd.Index | None, se_or_cov: ArrayLike) -> None:
-    if index is None or not isinstance(se_or_cov, pd.Series | pd.DataFrame):
+def _check_index(estimate: ArrayLike, se_or_cov: ArrayLike) -> None:
+    if not isinstance(estimate, pd.Series) or not isinstance(se_or_cov, pd.Series | pd.DataFrame):
         return
-    same = se_or_cov.index.equals(index)
+    same = se_or_cov.index.equals(estimate.index)
     if isinstance(se_or_cov, pd.DataFrame):
-        same = same and se_or_cov.columns.equals(index)
+        same = same and se_or_cov.columns.equals(estimate.index)
     if not same:
         raise InputError("se_or_cov: its index is not that of the estimates", "Bring both into the same order first.")
-
-
-def _check_finite(values: FloatArray, name: str, remedy: str) -> None:
-    _check_rows(~np.isfinite(values), values, name, "is a finite number", remedy)
-
-
-def _check_rows(failing: NDArray[np.bool_], values: FloatArray, name: str, rule: str, remedy: str = "") -> None:
-    rows = [int(row) for row in np.flatnonzero(failing)]
-    if rows:
-        raise InputError(
-            BrokenRule.of_rows(rule, name, rows, values=[float(values[row]) for row in rows], remedy=remedy)
-        )
 
 
 def _checked_covariance(matrix: FloatArray, index: pd.Index) -> FloatArray:
@@ -205,7 +175,7 @@ def _checked_covariance(matrix: FloatArray, index: pd.Index) -> FloatArray:
     if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=1e-12 * np.abs(matrix).max()):
         raise InputError("se_or_cov: the covariance matrix is not symmetric")
     variances = matrix.diagonal()
-    _check_rows(variances < 0.0, variances, "se_or_cov", "a variance is not negative")
+    refuse(variances < 0.0, variances, "se_or_cov", "has a negative variance", "Check the diagonal of the matrix.")
     matrix = (matrix + matrix.T) / 2.0
     total = variances[:, None] + variances
     spread = total - 2.0 * matrix

@@ -9,8 +9,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from send_va.effects import FloatArray
-from send_va.errors import Failure, InputError
+from send_va.errors import InputError
 from send_va.ranking.draw_places import DrawPlaces, draw_places
+from send_va.ranking.estimate_inputs import refuse
 from send_va.ranking.rank_probabilities import chance_at_most, expected_ranks
 
 _ROUNDING = 1e-9
@@ -164,9 +165,7 @@ def _checked_order(order: ArrayLike, n: int) -> FloatArray:
     values = np.asarray(order, dtype=np.float64)
     if values.shape != (n,):
         raise InputError(f"order has shape {values.shape} for {n} schools", "Give one rank a school.")
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise InputError(Failure.of_rows("is not finite", "order", bad.tolist(), remedy="Give a rank to each school."))
+    refuse(~np.isfinite(values), values, "order", "is not finite", "Give a rank to each school.")
     return values
 
 

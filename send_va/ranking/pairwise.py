@@ -6,11 +6,13 @@ from typing import overload
 
 import numpy as np
 from numba import njit
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from send_va.effects import FloatArray
-from send_va.errors import Failure, InputError
-from send_va.ranking.deconvolution import Posterior, Prior
+from send_va.errors import InputError
+from send_va.ranking.deconvolution import Prior
+from send_va.ranking.draw_places import checked_draws
+from send_va.ranking.grid_posterior import Posterior
 
 MOST_GIGABYTES = 4.0
 _BLOCK = 256  # units compared with all others at once
@@ -84,7 +86,7 @@ def pairwise_probabilities(
     if draws is not None:
         if prior is not None or estimate is not None or se is not None:
             raise InputError("draws and a prior are given", "Give one of them.")
-        values = _checked_draws(draws)
+        values = checked_draws(np.asarray(draws, dtype=np.float64), least=1)
         _check_size(values.shape[1], most_gigabytes)
         return _from_draws(values)
     if prior is None or estimate is None or se is None:
@@ -94,51 +96,18 @@ def pairwise_probabilities(
     return _from_posterior(prior.posterior(estimate, se), 0.5 if split else 1.0)
 
 
-def pair_probability(draws: ArrayLike, first: int, second: int) -> float:
-    """Probability that the effect of one unit is above that of another, from draws of any number of units.
-
-    Parameters
-    ----------
-    draws : array-like (draws, units)
-    first, second : int
-        Positions of the two units, from 0.
-
-    Returns
-    -------
-    float
-        Share of the draws in which the first unit is above the second.
-
-    Raises
-    ------
-    InputError
-        Draws that are not finite or not in two dimensions, or a position that is not there.
-
-    Examples
-    --------
-    >>> pair_probability([[0.1, 0.3], [0.2, 0.1]], 0, 1)
-    0.5
-    """
-    values = np.asarray(draws, dtype=float)
-    units = values.shape[1] if values.ndim == 2 else 0
-    for position in (first, second):
-        if not 0 <= position < units:
-            raise InputError(f"no unit at position {position}", f"Positions run from 0 to {units - 1}.")
-    pair = _checked_draws(values[:, [first, second]])
-    return float((pair[:, 0] > pair[:, 1]).mean())
-
-
 def _from_draws(draws: FloatArray) -> FloatArray:
     """Share of draws in which each unit is above each other."""
     n = draws.shape[1]
     by_unit = np.ascontiguousarray(draws.T)
     above = np.zeros((n, n))
-    count_above(by_unit, above)
+    _count_above(by_unit, above)
     above /= len(draws)
     return above
 
 
 @njit(cache=True, nogil=True)
-def count_above(by_unit: FloatArray, above: FloatArray) -> None:
+def _count_above(by_unit: FloatArray, above: FloatArray) -> None:
     """Count, for all pairs, draws with the first above the second; in tiles of units that stay in cache."""
     n, draws = by_unit.shape
     for tile in range(0, n, _TILE):
@@ -167,19 +136,6 @@ def _from_posterior(posterior: Posterior, own: float) -> FloatArray:
     return out
 
 
-def _checked_draws(draws: ArrayLike) -> FloatArray:
-    values = np.asarray(draws, dtype=float)
-    if values.ndim != 2 or not values.size:
-        raise InputError(f"draws have shape {values.shape}", "Give an array (draws, units).")
-    broken: NDArray[np.intp] = np.flatnonzero(~np.isfinite(values).all(axis=0))
-    if len(broken):
-        rule = "every draw must be finite"
-        raise InputError(
-            Failure.of_rows(rule, "draws", broken.tolist(), remedy="Leave these units (columns) out of the draws.")
-        )
-    return values
-
-
 def _check_size(units: int, most_gigabytes: float) -> None:
     gigabytes = 8e-9 * units**2
     if gigabytes > most_gigabytes:
@@ -188,5 +144,5 @@ def _check_size(units: int, most_gigabytes: float) -> None:
             f"{units:,} units have {units:,} x {units:,} pairwise probabilities, which take {gigabytes:,.1f} GB; "
             f"the limit is {most_gigabytes:g} GB",
             f"Compare at most {fits:,} units at once, for instance within regions, or one pair at a time with "
-            "pair_probability.",
+            "chance_above.",
         )

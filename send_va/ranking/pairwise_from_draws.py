@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from send_va.effects import FloatArray
-from send_va.errors import Failure, InputError
-from send_va.ranking.draw_places import checked_draws, descending, in_threads
+from send_va.errors import InputError
+from send_va.ranking.draw_places import checked_draws, descending
+from send_va.ranking.estimate_inputs import refuse
 from send_va.ranking.place_kernels import count_block_wins
+from send_va.ranking.threads import in_threads
 
 _TILE = 256
 _PARTS = 4
@@ -146,9 +148,7 @@ def even_blocks(order: ArrayLike, blocks: int) -> NDArray[np.intp]:
     values = np.asarray(order, dtype=np.float64)
     if values.ndim != 1 or not values.size or blocks < 1:
         raise InputError(f"{blocks} blocks of schools with an order of shape {values.shape}", "Give one rank a school.")
-    if not np.isfinite(values).all():
-        bad = np.flatnonzero(~np.isfinite(values)).tolist()
-        raise InputError(Failure.of_rows("is not finite", "order", bad, remedy="Give a rank to each school."))
+    refuse(~np.isfinite(values), values, "order", "is not finite", "Give a rank to each school.")
     block = np.empty(len(values), dtype=np.intp)
     block[np.argsort(values, kind="stable")] = np.arange(len(values)) * min(blocks, len(values)) // len(values)
     return block

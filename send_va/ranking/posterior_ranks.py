@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from send_va.effects import FloatArray, SchoolEffects
 from send_va.errors import Failure, InputError
 from send_va.ranking.draw_places import draw_ranks
+from send_va.ranking.estimate_inputs import check_fraction
 from send_va.ranking.publication_rule import PublicationDecision, PublicationRule
 from send_va.ranking.rank_probabilities import RankProbabilities, rank_probabilities
 
@@ -110,8 +111,7 @@ def rank(
     >>> rank(effects).table[["school", "expected_rank", "published"]].to_numpy().tolist()
     [['a', 1.02, True], ['b', 1.98, False]]
     """
-    if not 0.0 < coverage < 1.0:
-        raise InputError(f"coverage must lie between 0 and 1, not {coverage}")
+    check_fraction(coverage, "coverage")
     draws = effects.draws(measure)
     compared = np.isfinite(draws).all(axis=0)
     n = int(compared.sum())

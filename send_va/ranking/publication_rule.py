@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from send_va.effects import FloatArray
 from send_va.errors import Failure, InputError
+from send_va.ranking.estimate_inputs import check_choice
 
 Symbols = Literal["open_data", "performance_tables"]
 COMPARABLE, NEED, RELIABILITY, WIDTH, DISAGREEMENT = CLAUSES = (
@@ -181,8 +182,7 @@ class PublicationRule:
         >>> decision.table["symbol"].tolist(), decision.table["clauses"].tolist()
         (['c', 'u', ''], ['minimum_need; minimum_reliability', 'minimum_reliability', ''])
         """
-        if symbols not in get_args(Symbols):
-            raise InputError(f"no symbols {symbols!r}", f"There are {', '.join(get_args(Symbols))}.")
+        check_choice(symbols, get_args(Symbols), "symbols")
         failed = self._failed(summary, rank_width, disagreement)
         first = np.where(failed.any(axis=1), failed.argmax(axis=1), -1)
         nobody = failed[:, 0] & (summary["n_need"].to_numpy() == 0)

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from send_va.effects import FloatArray
 from send_va.errors import InputError
-from send_va.ranking.draw_places import DrawPlaces, draw_places, in_threads
+from send_va.ranking.draw_places import DrawPlaces, draw_places
+from send_va.ranking.estimate_inputs import check_fraction
 from send_va.ranking.place_kernels import count_at_most, sum_places
 from send_va.ranking.simultaneous_band import draws_needed, simultaneous_band
+from send_va.ranking.threads import in_threads
 
 Integers = NDArray[np.int64]
 _ROUNDING = 1e-9
@@ -116,8 +118,7 @@ def rank_probabilities(
     >>> table["expected_rank"].tolist(), table["p_group_1"].tolist()
     ([1.25, 1.75], [0.75, 0.25])
     """
-    if not 0.0 < coverage < 1.0:
-        raise InputError(f"coverage must lie between 0 and 1, not {coverage}")
+    check_fraction(coverage, "coverage")
     places = draws if isinstance(draws, DrawPlaces) else draw_places(draws)
     n = places.schools
     names = [str(k + 1) for k in range(n)] if schools is None else [str(name) for name in schools]

@@ -12,6 +12,7 @@ from scipy.special import ndtri
 from send_va.effects import FloatArray, SchoolEffects
 from send_va.errors import InputError
 from send_va.ranking.draw_places import checked_draws
+from send_va.ranking.estimate_inputs import check_fraction
 from send_va.ranking.pairwise_from_draws import chance_above_each
 
 
@@ -102,8 +103,7 @@ def resolution(
     >>> resolution(draws, schools=["A", "B", "C", "D"]).chain
     ('D', 'C', 'B')
     """
-    if not 0.0 < coverage < 1.0:
-        raise InputError(f"coverage must lie between 0 and 1, not {coverage}")
+    check_fraction(coverage, "coverage")
     if isinstance(effects, SchoolEffects):
         schools, effects = effects.schools, effects.draws(measure)
     values = np.asarray(effects, dtype=np.float64)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from send_va.ranking import rank_set_kernels as kernels
 from send_va.ranking import step_down_kernels as step
-from send_va.ranking.noisy_estimates import NoisyEstimates, over_cores
+from send_va.ranking.noisy_estimates import NoisyEstimates
+from send_va.ranking.threads import in_threads
 
 Counts = NDArray[np.int64]
 
@@ -45,7 +46,7 @@ def simultaneous_counts(
         rows = slice(starts[block], starts[block] + _DRAWS_AT_A_TIME)
         largest(z[rows], spread, maxima[rows], above[rows], below[rows])
 
-    over_cores(first_pass, range(len(starts)))
+    in_threads(first_pass, range(len(starts)))
     open_up_to, rejected = np.inf, 0
     while True:
         limit = _open_limit(units, z, spread, quantile, open_up_to, (maxima, above, below))
@@ -81,7 +82,7 @@ def _open_limit(
         def renew(piece: int, pieces: list[NDArray[np.intp]] = pieces) -> None:
             step.open_pair_maxima(z, spread, units.values, open_up_to, pieces[piece], maxima, above, below)
 
-        over_cores(renew, range(len(pieces)))
+        in_threads(renew, range(len(pieces)))
 
 
 def _significant(units: NoisyEstimates, spread: NDArray[np.float64], limit: float) -> tuple[Counts, Counts]:
@@ -91,7 +92,7 @@ def _significant(units: NoisyEstimates, spread: NDArray[np.float64], limit: floa
         rows = slice(tile * _UNITS_AT_A_TIME, (tile + 1) * _UNITS_AT_A_TIME)
         kernels.count_significant(units.values, spread, limit, rows.start, above[rows], below[rows])
 
-    over_cores(count, range(-(-units.n // _UNITS_AT_A_TIME)))
+    in_threads(count, range(-(-units.n // _UNITS_AT_A_TIME)))
     return above, below
 
 
@@ -130,7 +131,7 @@ def marginal_counts(
             below[rows],
         )
 
-    over_cores(count, range(-(-n // _UNITS_AT_A_TIME)))
+    in_threads(count, range(-(-n // _UNITS_AT_A_TIME)))
     return above, below
 
 
@@ -145,7 +146,7 @@ def candidates(z: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.in
             z[first : first + _DRAWS_AT_A_TIME], counts[2 * first : 2 * (first + _DRAWS_AT_A_TIME)]
         )
 
-    over_cores(count, range(len(blocks)))
+    in_threads(count, range(len(blocks)))
     starts = np.concatenate([[0], np.cumsum(counts)])
     members = np.empty(starts[-1], np.int32)
 
@@ -155,7 +156,7 @@ def candidates(z: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.in
             z[first : first + _DRAWS_AT_A_TIME], starts[2 * first : 2 * (first + _DRAWS_AT_A_TIME) + 1], members
         )
 
-    over_cores(fill, range(len(blocks)))
+    in_threads(fill, range(len(blocks)))
     return starts, members
 
 

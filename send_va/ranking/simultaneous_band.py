@@ -12,6 +12,7 @@ from scipy.special import ndtri
 from send_va.effects import FloatArray
 from send_va.errors import InputError
 from send_va.ranking.draw_places import DrawPlaces
+from send_va.ranking.estimate_inputs import check_fraction
 from send_va.ranking.place_kernels import Places, count_inside, largest_deviations, score_moments
 
 Integers = NDArray[np.int64]
@@ -80,8 +81,7 @@ def simultaneous_band(places: DrawPlaces, coverage: float = 0.95) -> Simultaneou
     >>> band.lower.tolist(), band.upper.tolist()
     ([1, 2, 2], [1, 3, 3])
     """
-    if not 0.0 < coverage < 1.0:
-        raise InputError(f"coverage must lie between 0 and 1, not {coverage}")
+    check_fraction(coverage, "coverage")
     needed = draws_needed(coverage)
     if places.draws < needed:
         raise InputError(

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_ndtr, ndtri
 
 from send_va.errors import InputError
+from send_va.ranking.estimate_inputs import check_choice, check_fraction
 from send_va.ranking.noisy_estimates import NoisyEstimates, noisy_estimates
 
 FloatArray = NDArray[np.float64]
@@ -76,10 +77,8 @@ def top_intervals(
     0     1       1.0       1.00   0.45    1.5
     1     2       0.8       0.78   0.13    1.3
     """
-    if method not in get_args(Method):
-        raise InputError(f"no method {method!r}", f"Give one of {', '.join(get_args(Method))}.")
-    if not 0.0 < coverage < 1.0:
-        raise InputError(f"coverage must lie between 0 and 1, not {coverage}")
+    check_choice(method, get_args(Method), "method")
+    check_fraction(coverage, "coverage")
     if np.ndim(se) != 1:
         raise InputError(
             f"se: has {np.ndim(se)} dimensions, and intervals of the top are for independent estimates",

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from send_va.errors import InputError
-from send_va.ranking.deconvolution import MOST_ENTRIES, Posterior, Prior, deconvolve, natural_spline_basis
+from send_va.ranking.deconvolution import MOST_ENTRIES, Prior, deconvolve, natural_spline_basis
+from send_va.ranking.grid_posterior import Posterior
 
 # where drrank's search of the penalty ended, from the slope of the likelihood at its prior: 4.0e-5, 1 % up or down
 REFERENCE_PENALTY = 4.01e-5
@@ -136,6 +137,16 @@ def test_two_units_have_a_mixture():
     assert prior.density[[0, -1]] == pytest.approx([0.5, 0.5], abs=1e-3)
 
 
+def test_intervals_end_where_the_tails_are_full():
+    posterior = Posterior(
+        np.arange(4.0), np.array([[0.25, 0.25, 0.25, 0.25], [0.0, 0.0, 0.0, 1.0], [0.3, 0.7, 0.0, 0.0]])
+    )
+    lower, upper = posterior.interval(0.5)
+    assert lower.tolist() == [0.0, 3.0, 0.0]
+    assert upper.tolist() == [2.0, 3.0, 1.0]
+    assert posterior.sd == pytest.approx([np.sqrt(1.25), 0.0, np.sqrt(0.21)], abs=1e-12)
+
+
 def test_draws_follow_the_posterior():
     posterior = Posterior(np.array([0.0, 1.0, 2.0]), np.array([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]]))
     draws = posterior.draws(20_000, np.random.default_rng(1))
@@ -157,16 +168,18 @@ def test_prints():
 @pytest.mark.parametrize(
     ("estimate", "se", "options", "message"),
     [
-        ([0.1, np.nan] * 5, [0.1] * 10, {}, "estimate: must be finite"),
-        ([0.1, 0.2] * 5, [0.1, 0.0] * 5, {}, "se: must be above zero"),
+        ([0.1, np.nan] * 5, [0.1] * 10, {}, "estimate: is not finite"),
+        ([0.1, 0.2] * 5, [0.1, 0.0] * 5, {}, "se: is zero or negative"),
         ([0.1, 0.2] * 5, [0.1, -1.0] * 5, {}, "rows 2, 4, 6, 8, 10"),
-        ([0.1, 0.2] * 5, [0.1, np.inf] * 5, {}, "se: must be finite"),
-        ([0.1, 0.2], [0.1], {}, "shape"),
+        ([0.1, 0.2] * 5, [0.1, np.inf] * 5, {}, "se: is not finite"),
+        ([0.1, 0.2], [0.1], {}, "lengths differ: estimate has 2, se has 1"),
         ([0.1, 0.2, 0.3], [0.1] * 3, {}, "3 units are too few"),
         ([0.1], [0.1], {"method": "mixture"}, "too few"),
         ([0.1, 0.2] * 5, [0.1] * 10, {"method": "kernel"}, "no method 'kernel'"),
         ([0.1, 0.2] * 5, [0.1] * 10, {"grid": 3}, "too short"),
         ([0.1, 0.2] * 5, [0.1] * 10, {"grid": [0.0, 0.0, 1.0]}, "increasing"),
+        ([0.1, 0.2] * 5, [0.1] * 10, {"grid": [1e160, 2e160]}, "so far from some estimates"),
+        ([0.1, 0.2] * 5, [0.1] * 10, {"grid": [1e160, 2e160], "method": "mixture"}, "so far from some estimates"),
         ([0.1, 0.2] * 5, [0.1] * 10, {"penalty": -1.0}, "penalty"),
         ([0.1, 0.2] * 5, [0.1] * 10, {"grid": MOST_ENTRIES}, "GB"),
     ],

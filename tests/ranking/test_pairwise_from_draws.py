@@ -38,6 +38,11 @@ def test_two_normal_schools() -> None:
     assert chance_above(draws, 0, 1) == pytest.approx(norm.cdf(0.6 / np.sqrt(1.25)), abs=4 * 0.0025)
 
 
+def test_one_pair_from_draws_of_many_units() -> None:
+    draws = np.random.default_rng(2).normal(size=(50, 100_000))
+    assert chance_above(draws, 5, 99_999) == np.mean(draws[:, 5] > draws[:, 99_999])
+
+
 def test_more_draws_than_a_tile() -> None:
     draws = np.random.default_rng(4).normal(size=(1300, 6))
     np.testing.assert_allclose(chance_above_by_block(draws, np.arange(6)), counted(draws), atol=1e-12)

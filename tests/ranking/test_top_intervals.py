@@ -131,9 +131,9 @@ def test_ties() -> None:
 @pytest.mark.parametrize(
     ("estimate", "se", "settings", "message"),
     [
-        ([1.0], [0.1], {}, "1 unit cannot be ranked"),
+        ([1.0], [0.1], {}, "1 unit given, at least 2 needed"),
         ([1.0, np.nan], [0.1] * 2, {}, "finite.*rows 2"),
-        ([1.0, 2.0], [0.1, 0.0], {}, "above 0.*rows 2"),
+        ([1.0, 2.0], [0.1, 0.0], {}, "zero or negative.*rows 2"),
         ([1.0, 2.0], np.eye(2), {}, "2 dimensions.*independent"),
         ([1.0, 2.0], [0.1] * 2, {"top": 3}, "top must lie between 1 and the number of units, 2"),
         ([1.0, 2.0], [0.1] * 2, {"top": 0}, "top must lie"),
