@@ -34,7 +34,8 @@ def save_ranking_pictures(
     values : pandas.DataFrame
         school, value (what grades are drawn along, in `unit`).
     chances : array, shape (m, m)
-        Chance that a school (or one of a block) is higher than another, from the highest expected rank to the lowest.
+        Chance that a school (or one of a block) is higher than another, from the highest expected rank to the lowest;
+        of all schools compared.
     directory : pathlib.Path
     unit : str
     coverage : float
@@ -44,8 +45,8 @@ def save_ranking_pictures(
     Returns
     -------
     list of pathlib.Path
-        Files written, SVG before PNG. Pictures that no school has anything for are left out: none without places, no
-        grades where there are none.
+        Files written, SVG before PNG. Only schools that are given a position are drawn, but for pairs. Pictures that no
+        school has anything for are left out: none without positions, no grades where there are none.
 
     Raises
     ------
@@ -55,8 +56,9 @@ def save_ranking_pictures(
     Examples
     --------
     >>> import tempfile
-    >>> rows = pd.DataFrame({"school": ["a", "b"], "expected_rank": [1.2, 1.8], "rank_lower_simultaneous": 1,
-    ...     "rank_upper_simultaneous": 2, "grade": [1, 2]} | {f"p_quintile_{k}": 0.2 for k in range(1, 6)})
+    >>> places = {"expected_rank": [1.2, 1.8], "rank_lower_simultaneous": 1, "rank_upper_simultaneous": 2}
+    >>> fifths = {f"p_quintile_{k}": 0.2 for k in range(1, 6)}
+    >>> rows = pd.DataFrame({"school": ["a", "b"], "grade": [1, 2], "published": True} | places | fifths)
     >>> values = pd.DataFrame({"school": ["a", "b"], "value": [2.0, -2.0]})
     >>> options = {"unit": "points", "coverage": 0.95, "synthetic": True, "title": "Two schools"}
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -64,12 +66,16 @@ def save_ranking_pictures(
     >>> [file.name for file in files if file.suffix == ".png"]
     ['quintiles.png', 'pairs.png', 'rank_sets.png', 'grades.png']
     """
-    placed = rankings[rankings["expected_rank"].notna()]
+    compared = int(rankings["expected_rank"].notna().sum())
+    published = rankings["published"].astype(str).str.lower().eq("true")
+    placed = rankings[published & rankings["expected_rank"].notna()]
+    left_out = compared - len(placed)
+    title = f"{title}. Compared, but given no position: {left_out:,}" if left_out else title
     drawn: dict[str, Figure] = {}
     stamp: dict[str, Any] = {"synthetic": synthetic, "title": title}
     if len(placed):
         drawn["quintiles"] = group_probability_bars(placed, **stamp)
-        drawn["pairs"] = pairwise_heatmap(chances, schools=len(placed), coverage=coverage, **stamp)
+        drawn["pairs"] = pairwise_heatmap(chances, schools=compared, coverage=coverage, **stamp)
     bounds = {"rank_lower_simultaneous": "lower", "rank_upper_simultaneous": "upper"}
     if placed[list(bounds)].notna().all(axis=1).any():
         sets = placed.rename(columns=bounds)
