@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal, norm
-from worlds import normal_world
+from simulated_draws import normal_world
 
 from send_va.errors import InputError
 from send_va.ranking.operating_characteristic import operating_characteristic, operating_characteristics

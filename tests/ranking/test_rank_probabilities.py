@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import normal_world, places_of
+from simulated_draws import normal_world, places_of
 
 from send_va.errors import InputError
 from send_va.ranking.draw_places import draw_places

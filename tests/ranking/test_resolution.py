@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import normal_world
+from simulated_draws import normal_world
 
 from send_va.errors import InputError
 from send_va.ranking.pairwise_from_draws import chance_above_by_block

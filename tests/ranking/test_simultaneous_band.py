@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from worlds import normal_world, places_of
+from simulated_draws import normal_world, places_of
 
 from send_va.errors import InputError
 from send_va.ranking.draw_places import DrawPlaces, draw_places
