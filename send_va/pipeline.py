@@ -216,6 +216,7 @@ def _draw_rankings(
         inputs.directory.work / "figures",
         unit=study.outcome.unit,
         coverage=study.value_added.coverage,
+        certain=study.ranking.certain,
         synthetic=study.study.synthetic,
         title=f"{study.study.title}. Estimator: {estimator}. Context: {context}",
     )

@@ -101,7 +101,7 @@ def said_of(summary: pd.DataFrame, estimator: str, context: str, certain: float)
     at = (summary["estimator"] == estimator) & (summary["context"] == context)
     row = summary[at].iloc[0]
     if not row["published"]:
-        return ""
+        return f"no school of {row['schools']:,.0f} is given a position (publication.csv says why)"
     told = (
         f"{row['published']:,.0f} of {row['schools']:,.0f} schools get a position; simultaneous rank sets span "
         f"{row['mean_rank_set']:,.0f} places on average; {row['certain_of_quintile']:,.0f} schools belong to one "
@@ -136,7 +136,7 @@ def _place(
         minimum_need=limits.minimum_need,
         minimum_reliability=limits.minimum_reliability,
         maximum_rank_width=limits.maximum_rank_width,
-        maximum_disagreement=None if disagreement is None else limits.maximum_disagreement,
+        maximum_disagreement=limits.maximum_disagreement,
     )
     given = None
     if graded is not None:
@@ -160,7 +160,7 @@ def _graded(study: Study, estimate: NDArray[np.float64], se: NDArray[np.float64]
     prior = deconvolve(estimate, se, method="spline" if wanted.grade_prior == "spline" else "mixture")
     chances = pairwise_probabilities(prior=prior, estimate=estimate, se=se)
     if wanted.discordance_rate is not None:
-        return grades(chances, discordance_rate=wanted.discordance_rate)
+        return grades(chances, discordance_rate=wanted.discordance_rate, counting="pairs")
     return grades(chances, loss_ratio=wanted.loss_ratio)
 
 

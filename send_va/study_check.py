@@ -50,6 +50,9 @@ def check_study(study: Study, cohort: Cohort) -> CheckReport:
     """
     report = check_cohort(cohort, baseline=study.prior.baseline).with_failures(check_years(study, cohort))
     named = study.value_added.estimators
+    if study.publication.maximum_disagreement is not None and named is not None and len(set(named)) == 1:
+        rule, remedy = "asks for two estimators or more", f"value_added.estimators names {named[0]} alone."
+        report = report.with_failures([Failure(rule, "publication.maximum_disagreement", remedy=remedy)])
     if named is not None and not set(named) & set(NEED_ESTIMATORS):
         return report
     counts = LabelCounts.counted(cohort)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from send_va.errors import Failure
 
+MOST_SET_DRAWS = 100_000
 GRADE_PRIORS = ("spline", "mixture")
 
 
@@ -17,11 +18,11 @@ class RankingSection:
     ----------
     set_draws : int
         Draws from which critical values of rank sets are taken.
-    loss_ratio : float
-        What it costs to put two schools in the wrong order, beside leaving them in one grade: lambda of Kline, Rose &
-        Walters. At .25 schools are set apart where the odds are about four to one.
+    loss_ratio : float or None
+        What it is worth to tell a pair of schools apart over what it costs to tell it apart wrongly: lambda of Kline,
+        Rose & Walters. At .25 two schools are set apart where the odds are four to one. .25 unless either is given.
     discordance_rate : float or None
-        In place of `loss_ratio`: the expected share of pairs in the wrong order that grades keep below.
+        In place of `loss_ratio`: the expected share of all pairs in the wrong order that grades keep below.
     grade_prior : str
         Distribution of effects over schools behind grades: ``spline`` or ``mixture``.
     certain : float
@@ -29,7 +30,7 @@ class RankingSection:
     """
 
     set_draws: int = 10_000
-    loss_ratio: float = 0.25
+    loss_ratio: float | None = None
     discordance_rate: float | None = None
     grade_prior: str = "spline"
     certain: float = 0.8
@@ -37,8 +38,13 @@ class RankingSection:
     def failures(self) -> list[Failure]:
         """List values out of range."""
         checks = [
-            (self.set_draws >= 100, "set_draws", "must be 100 or more"),
-            (0.0 < self.loss_ratio <= 1.0, "loss_ratio", "must be above 0 and at most 1"),
+            (100 <= self.set_draws <= MOST_SET_DRAWS, "set_draws", f"must lie between 100 and {MOST_SET_DRAWS}"),
+            (self.loss_ratio is None or 0.0 < self.loss_ratio <= 1.0, "loss_ratio", "must be above 0 and at most 1"),
+            (
+                self.loss_ratio is None or self.discordance_rate is None,
+                "discordance_rate",
+                "is given beside loss_ratio: give one of them",
+            ),
             (
                 self.discordance_rate is None or 0.0 < self.discordance_rate < 0.5,
                 "discordance_rate",

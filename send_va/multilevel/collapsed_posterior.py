@@ -356,7 +356,7 @@ def sample_posterior(
     >>> start = Start(np.array([2.0]), np.array([[0.03]]), np.eye(1), np.ones(1), np.zeros(0))
     >>> posterior = sample_posterior(CollapsedModel.of(data, start), seed=1)
     >>> posterior.shape, bool(0.7 < posterior.group_sd.mean() < 1.3)
-    ((4, 500), True)
+    ((4, 1000), True)
     """
     if seed < 0:
         raise InputError(f"the seed must be 0 or more, not {seed}")

@@ -35,7 +35,6 @@ from send_va.publish.ranking_panels import (
 
 Floats = NDArray[np.float64]
 _ORDER_LABEL = "Schools, from the highest expected rank to the lowest"
-_CERTAIN = 0.8
 
 
 @styled
@@ -98,7 +97,7 @@ def rank_interval_density(
     figure, (ax,) = titled_figure(
         f"Positions: the average {kind} covers {width:,.0f} of {places:,} places",
         f"{how} 1 is the highest.",
-        f"{study_words(title)}Schools without a position: {left_out:,}.",
+        f"{study_words(title)}Schools that cannot be compared: {left_out:,}.",
         synthetic=synthetic,
         plot_height_inches=3.5,
         legend_row=many,
@@ -254,6 +253,7 @@ def group_probability_bars(
     *,
     highlight: Sequence[object] = (),
     group: str = "fifth",
+    certain: float = 0.8,
     synthetic: bool,
     title: str = "",
 ) -> Figure:
@@ -267,6 +267,8 @@ def group_probability_bars(
         Schools to name; empty names five spread evenly over the order.
     group : str
         What a group is called: ``"fifth"``, ``"tenth"``.
+    certain : float
+        The title counts schools that have one group with this chance or more.
     synthetic : bool
         Stamp the figure.
     title : str
@@ -296,12 +298,12 @@ def group_probability_bars(
     rows = rows.sort_values(["expected_rank", "school"], kind="stable", ignore_index=True)
     chances = rows[columns].to_numpy(dtype=float)
     _refuse("sum to one", columns[0], np.abs(chances.sum(axis=1) - 1.0) > 1e-6, "Give every group's chance.")
-    certain = int((chances.max(axis=1) >= _CERTAIN).sum())
+    certain = int((chances.max(axis=1) >= certain).sum())
     figure, (left, right) = titled_figure(
         f"{percent(certain, len(rows))} of {len(rows):,} schools belong to one {group} with a chance of "
-        f"{100 * _CERTAIN:.0f} % or more",
+        f"{100 * certain:.0f} % or more",
         "Left: chances of all schools, by expected rank. Right: of single schools, in per cent.",
-        f"{study_words(title)}Schools without a position: {left_out:,}."
+        f"{study_words(title)}Schools that cannot be compared: {left_out:,}."
         + ("" if len(rows) <= MOST_COLUMNS else f" Left: means of {len(rows) / MOST_COLUMNS:,.0f} neighbours."),
         synthetic=synthetic,
         panels=(1.5, 1.0),

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from send_va.publish.figure_style import save_svg_png
 from send_va.publish.ranking_figures import grade_strip, group_probability_bars, pairwise_heatmap, rank_interval_density
 
+_NAMED = (0.02, 0.25, 0.5, 0.75, 0.98)  # of the order of schools with a position
+
 
 def save_ranking_pictures(
     rankings: pd.DataFrame,
@@ -22,6 +24,7 @@ def save_ranking_pictures(
     *,
     unit: str,
     coverage: float,
+    certain: float,
     synthetic: bool,
     title: str,
 ) -> list[Path]:
@@ -39,14 +42,17 @@ def save_ranking_pictures(
     directory : pathlib.Path
     unit : str
     coverage : float
+    certain : float
+        Chance from which a school is said to belong to one quintile.
     synthetic : bool
     title : str
 
     Returns
     -------
     list of pathlib.Path
-        Files written, SVG before PNG. Only schools that are given a position are drawn, but for pairs. Pictures that no
-        school has anything for are left out: none without positions, no grades where there are none.
+        Files written, SVG before PNG. All schools compared are drawn, so that the pictures show the whole table; only
+        schools that are given a position are named. Nothing is drawn where no school is, and no grades where there are
+        none.
 
     Raises
     ------
@@ -60,28 +66,33 @@ def save_ranking_pictures(
     >>> fifths = {f"p_quintile_{k}": 0.2 for k in range(1, 6)}
     >>> rows = pd.DataFrame({"school": ["a", "b"], "grade": [1, 2], "published": True} | places | fifths)
     >>> values = pd.DataFrame({"school": ["a", "b"], "value": [2.0, -2.0]})
-    >>> options = {"unit": "points", "coverage": 0.95, "synthetic": True, "title": "Two schools"}
+    >>> options = {"unit": "points", "coverage": 0.95, "certain": 0.8, "synthetic": True, "title": "Two schools"}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     files = save_ranking_pictures(rows, values, np.full((2, 2), 0.5), Path(folder), **options)
     >>> [file.name for file in files if file.suffix == ".png"]
     ['quintiles.png', 'pairs.png', 'rank_sets.png', 'grades.png']
     """
-    compared = int(rankings["expected_rank"].notna().sum())
-    published = rankings["published"].astype(str).str.lower().eq("true")
-    placed = rankings[published & rankings["expected_rank"].notna()]
-    left_out = compared - len(placed)
-    title = f"{title}. Compared, but given no position: {left_out:,}" if left_out else title
+    placed = rankings[rankings["expected_rank"].notna()]
+    published = placed[placed["published"].astype(str).str.lower().eq("true")]
+    if len(published) < len(placed):
+        title = f"{title}. Compared and drawn, but given no position: {len(placed) - len(published):,}"
+    order = published.sort_values("expected_rank")["school"].tolist()
+    named = [order[k] for k in sorted({round(at * (len(order) - 1)) for at in _NAMED})] if order else []
     drawn: dict[str, Figure] = {}
-    stamp: dict[str, Any] = {"synthetic": synthetic, "title": title}
-    if len(placed):
-        drawn["quintiles"] = group_probability_bars(placed, **stamp)
-        drawn["pairs"] = pairwise_heatmap(chances, schools=compared, coverage=coverage, **stamp)
+    stamp: dict[str, Any] = {"synthetic": synthetic, "title": title, "highlight": named}
+    if named:
+        drawn["quintiles"] = group_probability_bars(placed, certain=certain, **stamp)
+        drawn["pairs"] = pairwise_heatmap(
+            chances, schools=len(placed), coverage=coverage, synthetic=synthetic, title=title
+        )
     bounds = {"rank_lower_simultaneous": "lower", "rank_upper_simultaneous": "upper"}
-    if placed[list(bounds)].notna().all(axis=1).any():
+    if named and placed[list(bounds)].notna().all(axis=1).any():
         sets = placed.rename(columns=bounds)
         drawn["rank_sets"] = rank_interval_density(sets, coverage=coverage, kind="simultaneous rank set", **stamp)
     graded = placed[["school", "grade"]].astype({"school": str}).merge(values.astype({"school": str}), on="school")
-    if graded["grade"].notna().any():
+    graded_names = set(graded.loc[graded["grade"].notna() & graded["value"].notna(), "school"])
+    if named and graded_names:
+        stamp["highlight"] = [name for name in named if str(name) in graded_names]
         drawn["grades"] = grade_strip(graded, unit=unit, **stamp)
     directory.mkdir(parents=True, exist_ok=True)
     return [path for name, figure in drawn.items() for path in save_svg_png(figure, directory / name)]

@@ -215,6 +215,9 @@ def _unpack(
     names = [str(k + 1) for k in range(draws.shape[1])] if schools is None else [str(name) for name in schools]
     if len(names) != draws.shape[1]:
         raise InputError(f"{len(names)} names for {draws.shape[1]} schools", "Give one name a column of the draws.")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"the name {twice!r} stands for several schools", "Give each school a name of its own.")
     return names, draws, unit, ""
 
 

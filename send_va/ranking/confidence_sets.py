@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from send_va.errors import InputError
-from send_va.ranking.estimate_inputs import check_choice
+from send_va.ranking.estimate_inputs import check_choice, whole_number
 from send_va.ranking.noisy_estimates import check_settings, noisy_estimates
 from send_va.ranking.significant_counts import Quantile, marginal_counts, simultaneous_counts
 
@@ -204,5 +204,6 @@ def tau_worst(
 
 
 def _check_tau(tau: int, n: int) -> None:
+    tau = whole_number(tau, "tau")
     if not 1 <= tau <= n:
         raise InputError(f"tau must lie between 1 and the number of units, {n:,}, not {tau}")

@@ -53,6 +53,16 @@ def same_length(**vectors: FloatArray) -> None:
         raise InputError(f"lengths differ: {found}", "Give one entry for each unit, in one order.")
 
 
+def same_units(**given: object) -> None:
+    """Raise where Series name their units differently or in another order; those only numbered go by position."""
+    labels = {name: values.index for name, values in given.items() if isinstance(values, pd.Series)}
+    named = {name: index for name, index in labels.items() if not isinstance(index, pd.RangeIndex)}
+    for name, index in named.items():
+        first = next(iter(named))
+        if not index.equals(named[first]):
+            raise InputError(f"{name}: its index is not that of {first}", "Bring both into the same order first.")
+
+
 def check_fraction(value: float, name: str) -> None:
     """Raise unless a probability lies strictly between 0 and 1."""
     if not 0.0 < value < 1.0:
@@ -74,6 +84,16 @@ def check_count(units: int, fewest: int) -> None:
         )
 
 
+def whole_number(value: float, name: str) -> int:
+    """A whole number given as one, or as a float that is one; the error names what was given."""
+    try:
+        if not isinstance(value, bool) and int(value) == value:
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(f"{name} must be a whole number, not {value!r}")
+
+
 def standard_errors(se: ArrayLike, name: str = "se") -> FloatArray:
     """Finite standard errors above zero, shape (units,).
 
@@ -93,9 +113,11 @@ def check_estimates(estimate: ArrayLike, se: ArrayLike, *, fewest: int = 2) -> t
     Raises
     ------
     InputError
-        Entries that are not finite, standard errors of zero or below, lengths that differ, fewer than `fewest` units.
+        Entries that are not finite, standard errors of zero or below, lengths or indices that differ, fewer than
+        `fewest` units.
     """
     y, s = vector(estimate, "estimate"), standard_errors(se)
+    same_units(estimate=estimate, se=se)
     same_length(estimate=y, se=s)
     check_count(len(y), fewest)
     return y, s

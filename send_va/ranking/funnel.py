@@ -19,6 +19,7 @@ from send_va.ranking.estimate_inputs import (
     check_fraction,
     refuse,
     same_length,
+    same_units,
     unit_index,
     vector,
 )
@@ -249,6 +250,7 @@ def _counts(
         raise InputError(f"kind {kind} needs numerator and denominator only", 'Values with se are kind="mean".')
     top, bottom = vector(numerator, "numerator"), vector(denominator, "denominator")
     same_length(numerator=top, denominator=bottom)
+    same_units(numerator=numerator, denominator=denominator)
     refuse(bottom <= 0.0, bottom, "denominator", "is zero or negative", "Leave units without pupils out.")
     refuse(top < 0.0, top, "numerator", "is negative", "It is a count.")
     if kind == "proportion":

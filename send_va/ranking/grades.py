@@ -187,6 +187,8 @@ def _check_choices(loss_ratio: float | None, discordance_rate: float | None, cou
 
 def _checked(pairwise: FloatArray | pd.DataFrame) -> tuple[FloatArray, pd.Index]:
     """Contiguous copy with a zero diagonal, and the names of units."""
+    if isinstance(pairwise, pd.DataFrame) and not pairwise.columns.equals(pairwise.index):
+        raise InputError("rows and columns of pairwise have other labels", "Give units in one order, rows and columns.")
     values = np.array(pairwise, dtype=float, order="C")
     if values.ndim != 2 or values.shape[0] != values.shape[1]:
         raise InputError(f"pairwise has shape {values.shape}", "Give a square array (units, units).")

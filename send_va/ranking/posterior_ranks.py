@@ -112,13 +112,17 @@ def rank(
     [['a', 1.02, True], ['b', 1.98, False]]
     """
     check_fraction(coverage, "coverage")
+    if not isinstance(effects, SchoolEffects):
+        remedy = "Give what fit_value_added returns; for plain draws there is rank_probabilities."
+        raise InputError(f"effects are {type(effects).__name__}, not SchoolEffects", remedy)
     draws = effects.draws(measure)
     compared = np.isfinite(draws).all(axis=0)
     n = int(compared.sum())
     if n < 2:
         raise InputError("one school cannot be ranked", "Give the effects of two schools or more.")
     found = rank_probabilities(draws if compared.all() else draws[:, compared], coverage=coverage, joint=False)
-    joint, graded = _checked_sets(sets, n), _checked_grades(grades, n)
+    names = [name for name, there in zip(effects.schools, compared, strict=True) if there]
+    joint, graded = _checked_sets(_by_name(sets, names), n), _checked_grades(_by_name(grades, names), n)
     decision = (rule or PublicationRule()).decide(
         effects.summary(measure, coverage),
         rank_width=_spread(_width(found, joint), compared, True),
@@ -176,6 +180,17 @@ def _width(found: RankProbabilities, joint: pd.DataFrame | None) -> FloatArray:
     lower, upper = (found.table["rank_lower"], found.table["rank_upper"]) if joint is None else joint.T.to_numpy()
     width: FloatArray = (np.asarray(upper) - np.asarray(lower) + 1.0) / len(found.table)
     return width
+
+
+def _by_name[Table: (pd.DataFrame, pd.Series)](given: Table | None, names: list[str]) -> Table | None:
+    """Rows in the order of the schools where they are named; as they are where they are only numbered."""
+    if given is None or isinstance(given.index, pd.RangeIndex):
+        return given
+    named = given.set_axis(given.index.astype(str), axis=0)
+    if sorted(named.index) != sorted(names):
+        remedy = "Name them by school, one for each school that can be compared, or number them from 0 in that order."
+        raise InputError("the index of sets or grades does not name the schools that are compared", remedy)
+    return named.loc[names]
 
 
 def _checked_sets(sets: pd.DataFrame | None, n: int) -> pd.DataFrame | None:

@@ -123,9 +123,9 @@ def joint_model(
         before = _before(records, priors, needed)
         index_now = _now(records, priors, needed, labels)
         terms = _outcome(records, priors, needed, before, index_now, centred)
-        total = pupil_log_likelihood(outcome, labels, terms, records.levels).sum()
-        pm.Deterministic(LOG_LIKELIHOOD, total)
-        pm.Potential("pupils", total)
+        by_pupil = pupil_log_likelihood(outcome, labels, terms, records.levels)
+        pm.Deterministic(LOG_LIKELIHOOD, by_pupil.sum())
+        pm.Potential("pupils", by_pupil)
     return model
 
 

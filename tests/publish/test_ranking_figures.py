@@ -134,7 +134,7 @@ def test_schools_without_a_place_are_counted_not_drawn(worlds):
     table = worlds[60]["ranks"].copy()
     table["lower"] = table["lower"].astype("Int64")
     table.loc[:6, "lower"] = pd.NA
-    assert "Schools without a position: 7." in words(rank_interval_density(table, synthetic=True))
+    assert "Schools that cannot be compared: 7." in words(rank_interval_density(table, synthetic=True))
     assert "Schools without a grade: 1." in words(draw("grades", worlds[60]))
 
 

@@ -185,3 +185,10 @@ def _broken(entry: tuple[int, int], value: float) -> np.ndarray:
 def test_refuses(above, options, message):
     with pytest.raises(InputError, match=message):
         grades(above, **options)
+
+
+def test_rows_and_columns_name_the_same_units() -> None:
+    table = pd.DataFrame([[0.9, 0.0], [0.0, 0.1]], index=list("ab"), columns=list("ba"))
+    with pytest.raises(InputError, match="rows and columns of pairwise have other labels"):
+        grades(table)
+    assert grades(table[["a", "b"]]).grades.to_dict() == {"a": 1, "b": 2}

@@ -73,7 +73,7 @@ def with_a_school_not_compared() -> SchoolEffects:
 
 
 def test_sets_and_grades_go_to_the_schools_that_are_compared() -> None:
-    sets = pd.DataFrame({"lower": [1, 1, 2], "rank": [1, 2, 3], "upper": [2, 3, 3]}, index=[7, 8, 9])
+    sets = pd.DataFrame({"lower": [1, 1, 2], "rank": [1, 2, 3], "upper": [2, 3, 3]})
     ranking = rank(with_a_school_not_compared(), sets=sets, grades=pd.Series([1, None, 2], dtype="Int64"))
     table = ranking.table
     assert table["rank_lower_simultaneous"].tolist() == [1, pd.NA, 1, 2]
@@ -82,6 +82,20 @@ def test_sets_and_grades_go_to_the_schools_that_are_compared() -> None:
     assert table["rank_lower"].isna().tolist() == [False, True, False, False]
     assert str(table["grade"].dtype) == "Int64"
     assert ranking.decision.table["symbol"].tolist() == ["", "x", "", ""]
+
+
+def test_named_sets_and_grades_go_to_their_schools_in_any_order() -> None:
+    effects = with_a_school_not_compared()
+    names = [name for name, gone in zip(effects.schools, [False, True, False, False], strict=True) if not gone]
+    sets = pd.DataFrame({"lower": [1, 1, 2], "upper": [2, 3, 3]}, index=names)
+    grades = pd.Series([1, 2, 3], index=names)
+    table = rank(effects, sets=sets[::-1], grades=grades[::-1]).table
+    assert table["rank_lower_simultaneous"].tolist() == [1, pd.NA, 1, 2]
+    assert table["grade"].tolist() == [1, pd.NA, 2, 3]
+    with pytest.raises(InputError, match="does not name the schools that are compared"):
+        rank(effects, grades=pd.Series([1, 2, 3], index=["a", "b", "z"]))
+    with pytest.raises(InputError, match="effects are ndarray, not SchoolEffects"):
+        rank(np.zeros((5, 2)))  # type: ignore[arg-type]
 
 
 def test_the_rule_judges_the_width_of_sets_and_of_intervals_without_them() -> None:

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 from scipy.stats import norm
 
 from send_va.errors import BoundaryWarning, InputError
+from send_va.ranking.funnel import funnel_limits
 from send_va.ranking.mixture_prior import fit_mixture_prior
 from send_va.ranking.normal_prior import fit_normal_prior, normal_posterior, normal_prior_at
 from send_va.ranking.precision_prior import fit_location_scale
@@ -208,3 +209,15 @@ def test_two_units_and_what_is_printed() -> None:
     assert "<table" in result._repr_html_()
     assert shrink([0.0, 1.0], [0.1, 0.1], "mixture").converged
     assert shrink([0.0, 1.0], [0.1, 0.2], "precision_dependent").table["mean"].between(0, 1).all()
+
+
+def test_named_units_in_another_order_are_refused() -> None:
+    estimate = pd.Series([-1.0, 0.2, 1.4], index=list("abc"))
+    with pytest.raises(InputError, match="se: its index is not that of estimate"):
+        shrink(estimate, pd.Series([0.1, 0.2, 0.3], index=list("cba")))
+    with pytest.raises(InputError, match="denominator: its index is not that of numerator"):
+        funnel_limits(
+            pd.Series([1, 2, 3], index=list("abc")), pd.Series([9, 9, 9], index=list("bac")), kind="proportion"
+        )
+    kept = shrink(estimate, pd.Series([0.1, 0.2, 0.3])).table
+    assert kept.index.tolist() == list("abc")
