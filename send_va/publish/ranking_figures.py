@@ -298,9 +298,9 @@ def group_probability_bars(
     rows = rows.sort_values(["expected_rank", "school"], kind="stable", ignore_index=True)
     chances = rows[columns].to_numpy(dtype=float)
     _refuse("sum to one", columns[0], np.abs(chances.sum(axis=1) - 1.0) > 1e-6, "Give every group's chance.")
-    certain = int((chances.max(axis=1) >= certain).sum())
+    sure = int((chances.max(axis=1) >= certain).sum())
     figure, (left, right) = titled_figure(
-        f"{percent(certain, len(rows))} of {len(rows):,} schools belong to one {group} with a chance of "
+        f"{percent(sure, len(rows))} of {len(rows):,} schools belong to one {group} with a chance of "
         f"{100 * certain:.0f} % or more",
         "Left: chances of all schools, by expected rank. Right: of single schools, in per cent.",
         f"{study_words(title)}Schools that cannot be compared: {left_out:,}."

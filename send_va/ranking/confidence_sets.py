@@ -98,9 +98,10 @@ def confidence_sets(
     """
     check_choice(side, get_args(Side), "side")
     units = noisy_estimates(estimate, se_or_cov)
+    draws = whole_number(draws, "draws")
     check_settings(coverage, draws, units.n)
     quantile = Quantile.of(coverage, draws)
-    z = units.noise(draws, np.random.default_rng(seed))
+    z = units.noise(draws, np.random.default_rng(whole_number(seed, "seed", least=0)))
     if simultaneous:
         above, below = simultaneous_counts(units, z, quantile, stepdown)
     else:

@@ -65,7 +65,7 @@ def same_units(**given: object) -> None:
 
 def check_fraction(value: float, name: str) -> None:
     """Raise unless a probability lies strictly between 0 and 1."""
-    if not 0.0 < value < 1.0:
+    if not isinstance(value, int | float | np.number) or not 0.0 < value < 1.0:
         raise InputError(f"{name} must lie between 0 and 1, not {value}")
 
 
@@ -84,14 +84,13 @@ def check_count(units: int, fewest: int) -> None:
         )
 
 
-def whole_number(value: float, name: str) -> int:
-    """A whole number given as one, or as a float that is one; the error names what was given."""
-    try:
-        if not isinstance(value, bool) and int(value) == value:
-            return int(value)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise InputError(f"{name} must be a whole number, not {value!r}")
+def whole_number(value: float, name: str, *, least: int | None = None) -> int:
+    """A whole number given as one, or as a float that is one (``1e4``); the error names what was given."""
+    whole = isinstance(value, int | float | np.number) and not isinstance(value, bool) and float(value).is_integer()
+    if not whole or (least is not None and value < least):
+        above = "" if least is None else f" from {least}"
+        raise InputError(f"{name} must be a whole number{above}, not {value!r}")
+    return int(value)
 
 
 def standard_errors(se: ArrayLike, name: str = "se") -> FloatArray:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_ndtr, ndtri
 
 from send_va.errors import InputError
-from send_va.ranking.estimate_inputs import check_choice, check_fraction
+from send_va.ranking.estimate_inputs import check_choice, check_fraction, whole_number
 from send_va.ranking.noisy_estimates import NoisyEstimates, noisy_estimates
 
 FloatArray = NDArray[np.float64]
@@ -85,6 +85,7 @@ def top_intervals(
             "Give one standard error a unit.",
         )
     units = noisy_estimates(estimate, se)
+    top = whole_number(top, "top")
     if not 1 <= top <= units.n:
         raise InputError(f"top must lie between 1 and the number of units, {units.n:,}, not {top}")
     chosen, cut = _selected(units, top)

@@ -233,3 +233,8 @@ def test_what_is_refused(worlds):
         funnel_plot(need[:3], estimate, curves, **labels)
     with pytest.raises(InputError, match="no school has both"):
         funnel_plot(need, np.full(60, np.nan), curves, **labels)
+
+
+def test_the_chance_from_which_a_school_belongs_to_a_group_is_said(worlds):
+    title = words(group_probability_bars(worlds[60]["ranks"], certain=0.9, synthetic=True))
+    assert "with a chance of 90 % or more" in " ".join(title.split())

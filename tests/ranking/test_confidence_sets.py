@@ -320,3 +320,25 @@ def test_other_things_refused() -> None:
             tau_best(units, [0.1, 0.1], tau=tau, draws=10)
         with pytest.raises(InputError, match="tau"):
             tau_worst(units, [0.1, 0.1], tau=tau, draws=10)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"draws": 99.5}, "draws must be a whole number, not 99.5"),
+        ({"draws": "many"}, "draws must be a whole number, not 'many'"),
+        ({"seed": -1}, "seed must be a whole number from 0, not -1"),
+        ({"coverage": "0.95"}, "coverage must lie between 0 and 1, not 0.95"),
+    ],
+)
+def test_settings_that_are_no_numbers_are_refused(changed, message):
+    with pytest.raises(InputError, match=message):
+        confidence_sets([1.0, 2.0], [0.1, 0.2], **changed)
+
+
+def test_whole_floats_count_as_whole_numbers():
+    pd.testing.assert_frame_equal(
+        confidence_sets([1.0, 2.0], [0.1, 0.2], draws=1e3), confidence_sets([1.0, 2.0], [0.1, 0.2], draws=1000)
+    )
+    with pytest.raises(InputError, match=r"tau must be a whole number, not 1\.5"):
+        tau_best([1.0, 2.0], [0.1, 0.2], tau=1.5)
