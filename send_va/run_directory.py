@@ -84,6 +84,14 @@ class RunDirectory:
         if not any(self.out.iterdir()):
             self.out.rmdir()
 
+    def keep_earlier(self) -> None:
+        """Take over from the finished run in this directory what this one has not written itself."""
+        for file in sorted(self.private.rglob("*")) if self.private.exists() else []:
+            target = self.work / file.relative_to(self.private)
+            if file.is_file() and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, target)
+
     def finish(self) -> None:
         """Put the finished run in place of an earlier one."""
         old = self.out / _UNFINISHED / "replaced"

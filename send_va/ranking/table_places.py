@@ -44,7 +44,9 @@ def places_among(values: FloatArray, table: FloatArray) -> FloatArray:
 
 
 def fifths(values: FloatArray) -> FloatArray:
-    """Fifth of the table that every school is in; 1 holds the highest values. Place r of n is in ``1 + (r - 1) * 5 // n``.
+    """Fifth of the table that every school is in; 1 holds the highest values.
+
+    Place r of n is in fifth ``1 + (r - 1) * 5 // n``.
 
     Examples
     --------
