@@ -1,0 +1,186 @@
+"""The robustness statement of a run: one page that says what its table rests on, in plain words with the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+STATEMENT = "robustness.md"
+CHANGES_TABLE = 0.1  # share of schools in another fifth from which a choice is said to change the table
+
+_DEPARTURES = {
+    "estimator": "estimator `{value}`",
+    "context": "context `{value}`",
+    "label_reliability": "reliability of labels {value}",
+    "area_sorting_share": "share of authorities' leniency that is need of their population: {value}",
+    "feeder_sorting_share": "share of feeders' leniency that is need of their pupils: {value}",
+    "sorting_share": "share of what schools add to labels that is need: {value}",
+    "same_body": "labels by feeders of a school's own trust or URN left out",
+}
+_UNTESTED = (
+    "Whether pupils sort between schools on what no record shows, year after year: no forecast or falsification test "
+    "sees sorting that persists.",
+    "Whether need clusters over neighbourhoods of several schools: it looks like policy of the authority or like school "
+    "effects.",
+    "Mainstream against special schools: they are not comparable on this measure.",
+    "What a school does for one pupil: theta is about a school's results with pupils whose need was above the national "
+    "threshold at transfer, given prior attainment and context. It is not causal without the assumptions of section 10 "
+    "of the method (docs/sensitivity.md).",
+)
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """Tables of a finished run that a statement is written from, read where they are.
+
+    Attributes
+    ----------
+    folder : Path
+    estimator, context : str
+        The headline.
+    """
+
+    folder: Path
+    estimator: str
+    context: str
+
+    def get(self, name: str) -> pd.DataFrame | None:
+        """One table, None where the run has not made it."""
+        file = self.folder / f"{name}.csv"
+        return pd.read_csv(file, dtype={"school": str}, keep_default_na=True) if file.exists() else None
+
+    def own(self, name: str) -> pd.DataFrame:
+        """Rows of the headline; none where there is no such table."""
+        table = self.get(name)
+        if table is None:
+            return pd.DataFrame()
+        return table[(table["estimator"] == self.estimator) & (table["context"] == self.context)]
+
+
+def robustness_statement(tables: RunTables, *, title: str, certain: float, synthetic: bool) -> str:
+    """State in plain words what changes the table of a run, what does not, and whom it could mislead.
+
+    Parameters
+    ----------
+    tables : RunTables
+    title : str
+        Of the study.
+    certain : float
+        Probability from which a school is said to belong to one fifth.
+    synthetic : bool
+
+    Returns
+    -------
+    str
+        Markdown, one page. Every figure stands in a table of the run.
+    """
+    changes = tables.get("table_changes")
+    assert changes is not None  # every run writes it
+    moved = changes[changes["share_other_fifth"] > CHANGES_TABLE].sort_values("share_other_fifth", ascending=False)
+    kept = changes.drop(moved.index).sort_values("share_other_fifth", ascending=False)
+    stamp = ["**Synthetic data: no school here exists.**"] if synthetic else []
+    sections = {
+        "Chance alone": _chance(tables, certain),
+        f"What changes the table (more than {CHANGES_TABLE:.0%} of schools in another fifth)": _said_of(moved),
+        "What does not": _said_of(kept),
+        "What schools would gain by acting on it": _incentives(tables),
+        "Whom it could mislead": _misled(tables),
+        "Not examined in this run": _not_examined(tables),
+        "What no analysis of these records can tell": _UNTESTED,
+    }
+    opening = (
+        f"The table of theta by the estimator `{tables.estimator}` in context `{tables.context}`. One unit for "
+        "everything that could have been chosen or assumed otherwise: the share of schools that would stand in another "
+        "fifth of the table. Two unrelated tables have 80 %."
+    )
+    parts = [f"# Robustness statement: {title}", *stamp, opening]
+    for heading, lines in sections.items():
+        said = list(lines)
+        if said:
+            parts += [f"## {heading}", "\n".join(f"- {line}" for line in said)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _said_of(changes: pd.DataFrame) -> Iterator[str]:
+    """One line a departure; several values of one share theirs."""
+    if changes.empty:
+        yield "None of the choices and assumptions that were varied."
+    for departure, rows in changes.groupby("departure", sort=False):
+        words = _DEPARTURES.get(str(departure), f"{departure}: {{value}}")
+        first, *others = [words.format(value=value) for value in rows["value"]]
+        shares = [f"{share:.0%}" for share in rows["share_other_fifth"]]
+        places = rows["largest_places"].max()
+        more = "".join(f"; {said}: {share}" for said, share in zip(others, shares[1:], strict=True))
+        yield f"{first[:1].upper()}{first[1:]}: {shares[0]}{more} (largest move {places:,.0f} places)."
+
+
+def _chance(tables: RunTables, certain: float) -> Iterator[str]:
+    row = tables.own("ranking_summary").iloc[0]
+    yield (
+        f"A printed table of fifths would be right for {row['quintiles_correct']:.0%} of schools if every choice and "
+        f"assumption were. {row['certain_of_quintile']:,.0f} of {row['schools']:,.0f} schools belong to one fifth with "
+        f"a probability of {certain:g} or more."
+    )
+    if pd.notna(row["mean_rank_set"]):
+        yield (
+            f"Rank sets that hold all schools' ranks together span {row['mean_rank_set']:,.0f} of "
+            f"{row['schools']:,.0f} places on average: exact places should not be printed."
+        )
+
+
+def _incentives(tables: RunTables) -> Iterator[str]:
+    verdicts = tables.get("incentive_verdicts")
+    if verdicts is None:
+        return
+    for _, row in verdicts.iterrows():
+        yield str(row["said"])
+
+
+def _misled(tables: RunTables) -> Iterator[str]:
+    row = tables.own("ranking_summary").iloc[0]
+    withheld = int(row["schools"] - row["published"])
+    if withheld:
+        yield (
+            f"Readers who look for the {withheld:,} of {row['schools']:,.0f} schools without a position: that says they "
+            "are small or imprecisely known (publication.csv), not that they do badly."
+        )
+    yield from _magnets(tables)
+    changes = tables.get("table_changes")
+    assert changes is not None
+    labelled = changes[(changes["departure"] == "estimator") & (changes["value"] == "labelled")]
+    if len(labelled):
+        yield (
+            "Readers of a table by the label as recorded: it puts "
+            f"{labelled['share_other_fifth'].iloc[0]:.0%} of schools in another fifth than the headline does, and "
+            "rewards generous labelling."
+        )
+
+
+def _magnets(tables: RunTables) -> Iterator[str]:
+    identification = tables.get("identification")
+    if identification is None or "intake_need_reliability" not in identification:
+        return
+    reliability = identification["intake_need_reliability"]
+    weak = int((reliability < _WEAK).sum())
+    if weak:
+        yield (
+            f"Schools that attract more need than records show: intake need is known with a reliability below {_WEAK:g} "
+            f"for {weak:,} of {reliability.notna().sum():,} schools, and where it is not known they are still penalised."
+        )
+
+
+_WEAK = 0.5  # statistical design, section 4: flagged below
+
+
+def _not_examined(tables: RunTables) -> Sequence[str]:
+    optional = {
+        "incentive_verdicts": "What schools would gain by acting on the table: `send-va audit`.",
+        "robustness": "Tipping points by school.",
+        "multiverse_schools": "All declared choices crossed with each other: `send-va multiverse`.",
+        "missing_prior": "Missing prior attainment.",
+        "stability": "Stability between years: the records are of one cohort, or the study does not ask.",
+    }
+    return [said for name, said in optional.items() if tables.get(name) is None]
