@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from send_va.effects import SchoolEffects
+from send_va.publish.ranking_panels import MOST_COLUMNS
 from send_va.ranking.confidence_sets import confidence_sets
 from send_va.ranking.deconvolution import deconvolve
 from send_va.ranking.grades import Grades, grades
@@ -23,7 +24,6 @@ from send_va.ranking.resolution import resolution
 from send_va.study import Study
 
 FEWEST_GRADED = 20  # schools below which a prior of effects cannot be deconvolved
-MOST_BLOCKS = 120  # of schools, in the picture of pairs
 MOST_GRADED = 5_000  # beyond, the pairs of all schools take minutes and gigabytes for every estimator and context
 _MEASURE = "theta"
 _QUINTILES = [f"p_quintile_{k}" for k in range(1, 6)]
@@ -92,7 +92,7 @@ def chances_of_pairs(effects: SchoolEffects, expected_rank: NDArray[np.float64])
     array, shape (blocks, blocks)
     """
     compared = np.isfinite(expected_rank)
-    blocks = even_blocks(expected_rank[compared], MOST_BLOCKS)
+    blocks = even_blocks(expected_rank[compared], MOST_COLUMNS)
     return chance_above_by_block(effects.draws(_MEASURE)[:, compared], blocks)
 
 

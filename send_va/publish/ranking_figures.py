@@ -23,7 +23,6 @@ from send_va.publish.figure_panels import (
 from send_va.publish.figure_style import INK, WIDTH_INCHES, axis_label, styled, titled_figure
 from send_va.publish.ranking_panels import (
     MOST_COLUMNS,
-    bands_of,
     draw_cover,
     draw_grades,
     draw_named_shares,
@@ -32,6 +31,7 @@ from send_va.publish.ranking_panels import (
     legend_above,
     study_words,
 )
+from send_va.ranking.pairwise_from_draws import even_blocks
 
 Floats = NDArray[np.float64]
 _ORDER_LABEL = "Schools, from the highest expected rank to the lowest"
@@ -222,7 +222,7 @@ def pairwise_heatmap(
     n = schools or m
     upper = table[np.triu_indices(m, 1)] if m > 1 else np.array([0.5])
     apart = float(np.mean(np.maximum(upper, 1.0 - upper) >= (1.0 + coverage) / 2.0))
-    band = bands_of(np.arange(m, dtype=float))
+    band = even_blocks(np.arange(m, dtype=float), MOST_COLUMNS)
     size = np.bincount(band)
     drawn = np.zeros((len(size), len(size)))
     np.add.at(drawn, (band[:, None], band[None, :]), table)

@@ -16,7 +16,7 @@ from send_va.publish.ranking_figures import (
     pairwise_heatmap,
     rank_interval_density,
 )
-from send_va.publish.ranking_panels import bands_of, shown_steps, tone
+from send_va.publish.ranking_panels import MOST_COLUMNS, shown_steps, tone
 from send_va.ranking.pairwise_from_draws import chance_above_by_block, even_blocks
 from send_va.ranking.rank_probabilities import rank_probabilities
 
@@ -164,7 +164,7 @@ def test_stacked_chances_fill_every_column(worlds):
         tops[bar.get_x()] = tops.get(bar.get_x(), 0.0) + bar.get_height()
     np.testing.assert_allclose(list(tops.values()), 1.0)
     edges = shown_steps(3400)
-    widths = np.bincount(bands_of(np.arange(3400.0)))
+    widths = np.bincount(even_blocks(np.arange(3400.0), MOST_COLUMNS))
     np.testing.assert_array_equal(np.diff(edges), widths)
     assert (edges[0], edges[-1]) == (0.5, 3400.5)
 
