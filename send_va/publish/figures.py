@@ -26,7 +26,7 @@ from send_va.publish.figure_panels import (
     set_school_axis,
     ticks_from_one,
 )
-from send_va.publish.figure_style import axis_label, save_svg_png, styled, titled_figure
+from send_va.publish.figure_style import axis_label, save_svg_png, study_words, styled, titled_figure
 
 _MEASURE_NAMES = {
     "theta": "Value-added for pupils with SEND",
@@ -434,8 +434,7 @@ def _short(measure: str) -> str:
 
 
 def _note(title: str, estimator: str, context: str) -> str:
-    named = f"{title.rstrip('.')}. " if title else ""
-    return f"{named}Estimator: {estimator}. Context: {context}."
+    return f"{study_words(title)}Estimator: {estimator}. Context: {context}."
 
 
 def _not_compared(rows: pd.DataFrame) -> str:

@@ -20,7 +20,7 @@ from send_va.publish.figure_panels import (
     set_school_axis,
     ticks_from_one,
 )
-from send_va.publish.figure_style import INK, WIDTH_INCHES, axis_label, styled, titled_figure
+from send_va.publish.figure_style import INK, WIDTH_INCHES, axis_label, study_words, styled, titled_figure
 from send_va.publish.ranking_panels import (
     MOST_COLUMNS,
     draw_cover,
@@ -29,7 +29,6 @@ from send_va.publish.ranking_panels import (
     draw_pairs,
     draw_shares,
     legend_above,
-    study_words,
 )
 from send_va.ranking.pairwise_from_draws import even_blocks
 

@@ -225,14 +225,3 @@ def curve_words(name: str) -> str:
 def draw_target(ax: Axes, target: float, name: str) -> None:
     """Draw the line that schools are held against."""
     ax.axhline(target, color=INK, linewidth=0.8, linestyle=":", label=name)
-
-
-def study_words(title: str) -> str:
-    """Title of the study as the first sentence of a note; empty without one.
-
-    Examples
-    --------
-    >>> study_words("Demonstration.")
-    'Demonstration. '
-    """
-    return f"{title.rstrip('.')}. " if title else ""
