@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from send_va.errors import InputError
-from send_va.publish.figure_data import highlighted_rows, places, select_effects, select_rankings
+from send_va.publish.figure_data import highlighted_rows, is_published, places, select_effects, select_rankings
 from send_va.publish.figure_panels import (
     FUNNEL_Z,
     SHARE_OF_PLACES,
@@ -411,8 +411,7 @@ def save_figures(
         ),
     }
     of_run = rankings[(rankings["estimator"] == estimator) & (rankings["context"] == context)]
-    placed = of_run["published"].astype(str).str.lower().eq("true")
-    if placed.any():
+    if is_published(of_run).any():
         drawn["rank_intervals"] = rank_intervals(
             rankings, estimator=estimator, context=context, synthetic=synthetic, title=title
         )
