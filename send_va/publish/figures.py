@@ -27,6 +27,7 @@ from send_va.publish.figure_panels import (
     ticks_from_one,
 )
 from send_va.publish.figure_style import axis_label, save_svg_png, study_words, styled, titled_figure
+from send_va.records.design_columns import shown_context
 
 _MEASURE_NAMES = {
     "theta": "Value-added for pupils with SEND",
@@ -404,7 +405,7 @@ def save_figures(
     """
     estimator = str(effects["estimator"].iloc[0])
     contexts = [str(context) for context in effects.loc[effects["estimator"] == estimator, "context"].unique()]
-    context = "cva" if "cva" in contexts else contexts[-1]
+    context = shown_context(contexts)
     drawn = {
         "caterpillar": caterpillar(
             effects, estimator=estimator, context=context, unit=unit, synthetic=synthetic, title=title
