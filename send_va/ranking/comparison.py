@@ -11,7 +11,7 @@ import pandas as pd
 
 from send_va.effects import FloatArray, SchoolEffects
 from send_va.errors import InputError
-from send_va.ranking.draw_places import checked_draws
+from send_va.ranking.draw_places import checked_draws, school_names
 from send_va.ranking.estimate_inputs import check_fraction
 from send_va.ranking.pairwise_from_draws import chance_above_each
 from send_va.ranking.threads import in_threads
@@ -212,9 +212,7 @@ def _unpack(
     draws = np.asarray(effects, dtype=np.float64)
     if draws.ndim != 2:
         raise InputError(f"draws have shape {draws.shape}", "Give a table of shape (draws, schools).")
-    names = [str(k + 1) for k in range(draws.shape[1])] if schools is None else [str(name) for name in schools]
-    if len(names) != draws.shape[1]:
-        raise InputError(f"{len(names)} names for {draws.shape[1]} schools", "Give one name a column of the draws.")
+    names = school_names(schools, draws.shape[1])
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"the name {twice!r} stands for several schools", "Give each school a name of its own.")

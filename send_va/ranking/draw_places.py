@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,6 +131,25 @@ def checked_draws(draws: FloatArray, least: int = 2) -> FloatArray:
         remedy = "Rows are positions of schools. Leave out schools that cannot be compared."
         raise InputError(Failure.of_rows("is not finite", "draws", bad.tolist(), remedy=remedy))
     return draws
+
+
+def school_names(schools: Sequence[object] | None, count: int) -> list[str]:
+    """Names of the columns of draws, or of the rows of a table: as given, positions from 1 otherwise.
+
+    Raises
+    ------
+    InputError
+        More or fewer names than schools.
+
+    Examples
+    --------
+    >>> school_names(None, 2), school_names([100234, 100567], 2)
+    (['1', '2'], ['100234', '100567'])
+    """
+    names = [str(k + 1) for k in range(count)] if schools is None else [str(name) for name in schools]
+    if len(names) != count:
+        raise InputError(f"{len(names)} names for {count} schools", "Give one name a school.")
+    return names
 
 
 def descending(draws: FloatArray) -> NDArray[np.intp]:

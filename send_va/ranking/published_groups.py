@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from send_va.effects import FloatArray
 from send_va.errors import Failure, InputError
+from send_va.ranking.draw_places import school_names
 from send_va.ranking.rank_probabilities import RankProbabilities
 
 _ROUNDING = 1e-6
@@ -80,7 +81,7 @@ def published_groups(
         chances, names = probabilities.groups, probabilities.table["school"].tolist()
     else:
         chances = np.asarray(probabilities, dtype=np.float64)
-        names = [str(k + 1) for k in range(len(chances))] if schools is None else [str(name) for name in schools]
+        names = school_names(schools, len(chances))
     given = np.asarray(assigned, dtype=np.float64)
     _check(chances, names, given)
     n, groups = chances.shape
@@ -108,7 +109,7 @@ def _check(chances: FloatArray, names: Sequence[str], given: FloatArray) -> None
     if chances.ndim != 2 or not chances.size:
         raise InputError(f"chances of groups have shape {chances.shape}", "Give (schools, groups).")
     n, groups = chances.shape
-    if len(names) != n or given.shape != (n,):
+    if given.shape != (n,):
         raise InputError(f"{given.size} groups and {len(names)} names for {n} schools", "Give one a school.")
     wrong = ~(np.isfinite(chances).all(axis=1) & (chances >= 0.0).all(axis=1))
     wrong |= ~(np.abs(chances.sum(axis=1) - 1.0) < _ROUNDING)

@@ -32,5 +32,7 @@ def test_what_is_refused() -> None:
         published_groups(CHANCES * 2, [1, 1, 1, 1])
     with pytest.raises(InputError, match="3 groups and 4 names"):
         published_groups(CHANCES, [1, 1, 1])
+    with pytest.raises(InputError, match="3 names for 4 schools"):
+        published_groups(CHANCES, [1, 1, 1, 1], schools=["a", "b", "c"])
     with pytest.raises(InputError, match="shape"):
         published_groups(CHANCES[0], [1, 1, 1])
