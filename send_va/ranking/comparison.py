@@ -13,7 +13,7 @@ from send_va.effects import FloatArray, SchoolEffects
 from send_va.errors import InputError
 from send_va.ranking.draw_places import checked_draws, school_names
 from send_va.ranking.estimate_inputs import check_fraction
-from send_va.ranking.pairwise_from_draws import chance_above_each
+from send_va.ranking.pairwise_from_draws import chance_above, chance_above_each
 from send_va.ranking.threads import in_threads
 
 _TILE = 256
@@ -128,7 +128,7 @@ def compare(
     return Comparison(
         str(first),
         str(second),
-        float((difference > 0.0).mean() + 0.5 * (difference == 0.0).mean()),
+        chance_above(pair, 0, 1),
         float(difference.mean()),
         float(lower),
         float(upper),
