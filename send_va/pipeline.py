@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from send_va.publish.figures import save_figures
 from send_va.publish.lottery_figure import identification_shares
 from send_va.publish.manifest import describe_machine, installed_versions, manifest, write_json_atomic
 from send_va.publish.ranking_pictures import save_ranking_pictures
+from send_va.ranking.threads import in_threads
 from send_va.ranking_stage import chances_of_pairs, rank_schools, said_of
 from send_va.records.design_columns import CONTEXTS, shown_context
 from send_va.records.reader import Cohort
@@ -303,9 +303,9 @@ def _write_tables(
     study, directory = inputs.study, inputs.directory
     coverage = study.value_added.coverage
     differ = _disagreements(study, effects)
-    with ThreadPoolExecutor(max_workers=1) as disk, ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
+    with ThreadPoolExecutor(max_workers=1) as disk:
         draws = disk.submit(_write_draws, inputs, effects)
-        schools = pd.concat(cores.map(lambda part: part.table(coverage), effects), ignore_index=True)
+        schools = pd.concat(in_threads(lambda part: part.table(coverage), effects), ignore_index=True)
         ranked = rank_schools(study, effects, differ)
         draws.result()
     rankings = ranked.rankings

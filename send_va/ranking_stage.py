@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +19,7 @@ from send_va.ranking.pairwise_from_draws import chance_above_by_block, even_bloc
 from send_va.ranking.posterior_ranks import Ranking, rank
 from send_va.ranking.publication_rule import PublicationRule
 from send_va.ranking.resolution import resolution
+from send_va.ranking.threads import in_threads
 from send_va.study import Study
 
 FEWEST_GRADED = 20  # schools below which a prior of effects cannot be deconvolved
@@ -62,8 +61,7 @@ def rank_schools(study: Study, effects: Sequence[SchoolEffects], disagreements: 
     -------
     RankedSchools
     """
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
-        ranked = list(cores.map(lambda part: _place(study, part, _furthest(disagreements, part)), effects))
+    ranked = in_threads(lambda part: _place(study, part, _furthest(disagreements, part)), effects)
     keys = [{"estimator": part.attrs["estimator"], "context": part.attrs["context"]} for part in effects]
     counts = [one.decision.counts.assign(**key) for (one, _), key in zip(ranked, keys, strict=True)]
     return RankedSchools(
