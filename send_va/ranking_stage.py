@@ -95,7 +95,10 @@ def chances_of_pairs(effects: SchoolEffects, expected_rank: NDArray[np.float64])
 
 
 def said_of(summary: pd.DataFrame, estimator: str, context: str, certain: float) -> str:
-    """What the ranking of one estimator in one context can say, in a sentence; empty where no school is published."""
+    """What the ranking of one estimator in one context can say, in a sentence.
+
+    Where no school is given a position the sentence says that. Grades are left out of it where there are none.
+    """
     at = (summary["estimator"] == estimator) & (summary["context"] == context)
     row = summary[at].iloc[0]
     if not row["published"]:
