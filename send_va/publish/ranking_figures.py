@@ -30,6 +30,7 @@ from send_va.publish.ranking_panels import (
     draw_shares,
     legend_above,
 )
+from send_va.ranking.estimate_inputs import column_numbers
 from send_va.ranking.pairwise_from_draws import even_blocks
 
 Floats = NDArray[np.float64]
@@ -333,7 +334,8 @@ def _rows(table: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataFrame, in
     missing = [name for name in ("school", *columns) if name not in table]
     if missing:
         raise InputError(Failure("is missing", column=name, remedy="The figure needs it.") for name in missing)
-    numbers = table[list(columns)].apply(pd.to_numeric).to_numpy(dtype=float, na_value=np.nan)
+    empty = "Leave it empty where a school has none."
+    numbers = np.column_stack([column_numbers(table[name], name, empty) for name in columns])
     placed = np.isfinite(numbers).all(axis=1)
     if not placed.any():
         raise InputError(f"no school has {' and '.join(columns[:3])}", "Give at least one school with a position.")

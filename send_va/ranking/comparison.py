@@ -11,7 +11,7 @@ import pandas as pd
 
 from send_va.effects import FloatArray, SchoolEffects
 from send_va.errors import InputError
-from send_va.ranking.draw_places import checked_draws, school_names
+from send_va.ranking.draw_places import checked_draws, draw_table, school_names
 from send_va.ranking.estimate_inputs import check_fraction
 from send_va.ranking.pairwise_from_draws import chance_above, chance_above_each
 from send_va.ranking.threads import in_threads
@@ -209,9 +209,7 @@ def _unpack(
     if isinstance(effects, SchoolEffects):
         attrs = effects.attrs
         return effects.schools, effects.draws(measure), str(attrs.get("unit", unit)), str(attrs.get("assumes") or "")
-    draws = np.asarray(effects, dtype=np.float64)
-    if draws.ndim != 2:
-        raise InputError(f"draws have shape {draws.shape}", "Give a table of shape (draws, schools).")
+    draws = draw_table(effects)
     names = school_names(schools, draws.shape[1])
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

@@ -219,6 +219,8 @@ def test_what_is_refused(worlds):
         rank_interval_density(ranks, highlight=[123], synthetic=True)
     with pytest.raises(InputError, match="whole number from 1; 59 rows fail"):
         grade_strip(grades.assign(grade=grades["grade"].astype("Float64") - 0.5), unit="points", synthetic=True)
+    with pytest.raises(InputError, match="grade: is not a number; 60 rows fail; rows 1, 2"):
+        grade_strip(grades.assign(grade="A"), unit="points", synthetic=True)
     with pytest.raises(InputError, match="no chances of groups"):
         group_probability_bars(grades, synthetic=True)
     with pytest.raises(InputError, match="sum to one"):
