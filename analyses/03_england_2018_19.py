@@ -9,10 +9,9 @@ FFT Education Datalab.
 from __future__ import annotations
 
 import json
-import os
 from itertools import pairwise
-from pathlib import Path
 
+import england
 import numpy as np
 import pandas as pd
 
@@ -20,32 +19,21 @@ from send_va.multilevel.area import AreaFit, fit_area
 from send_va.records.dfe_england import england_schools
 from send_va.records.dfe_tables import SchoolTable
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("SEND_VA_DATA", ROOT / "../shared/data")) / "england"
-RESULTS = ROOT / "analyses" / "results"
+RESULTS = england.ROOT / "analyses" / "results"
 
-# Each context adds to the one before. Suspensions, exclusions and absence are partly the school's own doing: adjusting
-# for them hides part of what a school does, so that step is shown apart and never the basis of a ranking.
-ADDED = {
-    "none": [],
-    "prior": ["ks2"],
-    "intake": ["fsm6", "eal"],
-    "sen": ["sen_support", "ehcp"],
-    "conduct": ["suspensions", "permanent_exclusions", "absence"],
-}
+# Suspensions, exclusions and absence are partly the school's own doing: adjusting for them hides part of what a school
+# does, so that step is shown apart and never the basis of a ranking.
+ADDED = england.ADDED | {"conduct": ["suspensions", "permanent_exclusions", "absence"]}
 CONTEXTS = list(ADDED)
-COVARIATES = [name for names in ADDED.values() for name in names]
+COVARIATES = england.covariates(ADDED)
 FAR = 500  # places, as Leckie & Goldstein count for Adjusted Progress 8 of 2016: a fifth of schools (arXiv:1811.09240)
 DRAWS, SEED = 2_000, 2019
 PUPIL_SD = 1.28  # of Progress 8, as DfE's intervals imply (see `trap`)
 
 
 def fit_contexts(schools: pd.DataFrame) -> dict[str, AreaFit]:
-    fits, terms = {}, ["1"]
-    for context, added in ADDED.items():
-        terms = terms + added
-        fits[context] = fit_area(f"p8 ~ {' + '.join(terms)}", schools, se="p8_se", area="la")
-    return fits
+    formulas = england.formulas(ADDED)
+    return {context: fit_area(formula, schools, se="p8_se", area="la") for context, formula in formulas.items()}
 
 
 def rank(effect: pd.Series) -> pd.Series:
@@ -133,7 +121,7 @@ def local_authorities(fits: dict[str, AreaFit], schools: pd.DataFrame) -> pd.Dat
 
 def sen_pupils_by_authority() -> pd.DataFrame:
     """Progress 8 of pupils by SEN status and LA, 2017/18: the lowest level published for pupils with SEN themselves."""
-    table = pd.read_csv(DATA / "local-authority" / "ks4_2018_la_characteristics.csv")
+    table = pd.read_csv(england.DATA / "local-authority" / "ks4_2018_la_characteristics.csv")
     table = table[
         (table["geographic_level"] == "Local authority")
         & (table["breakdown"] == "SEN_status")
@@ -232,10 +220,10 @@ def report(found: dict[str, float], moved: pd.DataFrame, deciles: pd.DataFrame, 
 
 
 def main() -> None:
-    table = england_schools(DATA)
+    table = england_schools(england.DATA)
     for joined in table.joins:
         print(joined)
-    schools = table.data.dropna(subset=["p8", "p8_se", *COVARIATES]).reset_index(drop=True)
+    schools = england.complete(table.data, ADDED)
     fits = fit_contexts(schools)
     ranks = {
         estimate: pd.DataFrame({context: rank(fit.effects[estimate]) for context, fit in fits.items()})
@@ -270,7 +258,7 @@ def main() -> None:
         output.to_csv(RESULTS / f"{name}.csv", index=False, float_format="%.6g")
     (RESULTS / "england_2018_19.json").write_text(json.dumps(found, indent=1) + "\n")
     report(found, moved, deciles, sen_pupils)
-    print(f"\nWrote {len(outputs)} tables and england_2018_19.json to {RESULTS.relative_to(ROOT)}.")
+    print(f"\nWrote {len(outputs)} tables and england_2018_19.json to {RESULTS.relative_to(england.ROOT)}.")
     print("Crown copyright, Department for Education, Open Government Licence v3.0.")
 
 

@@ -9,11 +9,10 @@ Department for Education, Open Government Licence v3.0; part of it as collated b
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from england import ADDED, DATA, ROOT, complete, formulas
 
 from send_va.multilevel.area import AreaFit, fit_area
 from send_va.publish.england_ranks_figure import england_ranks_figure
@@ -25,18 +24,8 @@ from send_va.ranking.pairwise import pairwise_probabilities
 from send_va.ranking.rank_probabilities import rank_probabilities
 from send_va.records.dfe_england import england_schools
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("SEND_VA_DATA", ROOT / "../shared/data")) / "england"
 RESULTS = ROOT / "analyses" / "results"
 
-# What is held constant: nothing, the test at entry, poverty and language too, shares of pupils with SEND too.
-CONTEXTS = {
-    "none": "p8 ~ 1",
-    "prior": "p8 ~ ks2",
-    "intake": "p8 ~ ks2 + fsm6 + eal",
-    "sen": "p8 ~ ks2 + fsm6 + eal + sen_support + ehcp",
-}
-COVARIATES = ["ks2", "fsm6", "eal", "sen_support", "ehcp"]
 SURE = 0.8  # probability from which a school is said to belong to one quintile
 DRAWS, SET_DRAWS, SEED = 4_000, 10_000, 2019
 
@@ -83,9 +72,9 @@ def one_context(context: str, fit: AreaFit, urn: pd.Series) -> tuple[dict[str, o
 
 def main() -> None:
     """Fit every context, count what can be said, and draw it."""
-    schools = england_schools(DATA).data.dropna(subset=["p8", "p8_se", *COVARIATES]).reset_index(drop=True)
+    schools = complete(england_schools(DATA).data, ADDED)
     rows, parts = [], []
-    for context, formula in CONTEXTS.items():
+    for context, formula in formulas(ADDED).items():
         fit = fit_area(formula, schools, se="p8_se", area="la")
         row, part = one_context(context, fit, schools["urn"])
         rows.append(row)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +26,9 @@ from send_va.publish.figures import save_figures
 from send_va.publish.lottery_figure import identification_shares
 from send_va.publish.manifest import describe_machine, installed_versions, manifest, write_json_atomic
 from send_va.publish.ranking_pictures import save_ranking_pictures
+from send_va.ranking.threads import in_threads
 from send_va.ranking_stage import chances_of_pairs, rank_schools, said_of
-from send_va.records.design_columns import CONTEXTS
+from send_va.records.design_columns import CONTEXTS, shown_context
 from send_va.records.reader import Cohort
 from send_va.run_directory import RunDirectory, refuse_foreign
 from send_va.stage_files import TABLES, csv_writer, stage_files
@@ -180,7 +180,7 @@ def _stages(inputs: StageInputs, versions: dict[str, str]) -> Run:
     (directory.work / "notes.json").unlink()
     directory.finish()
     said = tuple(f"{name}: {text}" for name, note in notes.items() for text in note["notes"])
-    first, context = str(effects[0].attrs["estimator"]), _drawn_context(inputs)
+    first, context = str(effects[0].attrs["estimator"]), shown_context(inputs.contexts)
     told = said_of(summary, first, context, study.ranking.certain) if converged else ""
     said += (f"ranking, {first}, {context}: {told}",) if told else ()
     return Run(directory.out, school_table, ranking_table, record, converged, said)
@@ -202,7 +202,7 @@ def _draw_rankings(
     inputs: StageInputs, effects: list[SchoolEffects], schools: pd.DataFrame, rankings: pd.DataFrame
 ) -> None:
     """Draw what the ranking of the first estimator can say, in the context that the other figures show."""
-    study, estimator, context = inputs.study, str(effects[0].attrs["estimator"]), _drawn_context(inputs)
+    study, estimator, context = inputs.study, str(effects[0].attrs["estimator"]), shown_context(inputs.contexts)
     shown = next(part for part in effects if part.attrs["estimator"] == estimator and part.attrs["context"] == context)
     rows = rankings[(rankings["estimator"] == estimator) & (rankings["context"] == context)]
     places = rows["expected_rank"].to_numpy(dtype=np.float64, na_value=np.nan)
@@ -220,11 +220,6 @@ def _draw_rankings(
         synthetic=study.study.synthetic,
         title=f"{study.study.title}. Estimator: {estimator}. Context: {context}",
     )
-
-
-def _drawn_context(inputs: StageInputs) -> str:
-    """The context that figures show where they show one."""
-    return "cva" if "cva" in inputs.contexts else inputs.contexts[-1]
 
 
 def _draw_lottery(study: Study, directory: RunDirectory) -> None:
@@ -308,9 +303,9 @@ def _write_tables(
     study, directory = inputs.study, inputs.directory
     coverage = study.value_added.coverage
     differ = _disagreements(study, effects)
-    with ThreadPoolExecutor(max_workers=1) as disk, ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
+    with ThreadPoolExecutor(max_workers=1) as disk:
         draws = disk.submit(_write_draws, inputs, effects)
-        schools = pd.concat(cores.map(lambda part: part.table(coverage), effects), ignore_index=True)
+        schools = pd.concat(in_threads(lambda part: part.table(coverage), effects), ignore_index=True)
         ranked = rank_schools(study, effects, differ)
         draws.result()
     rankings = ranked.rankings

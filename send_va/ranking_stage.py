@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from send_va.effects import SchoolEffects
+from send_va.publish.ranking_panels import MOST_COLUMNS
 from send_va.ranking.confidence_sets import confidence_sets
 from send_va.ranking.deconvolution import deconvolve
 from send_va.ranking.grades import Grades, grades
@@ -20,10 +19,10 @@ from send_va.ranking.pairwise_from_draws import chance_above_by_block, even_bloc
 from send_va.ranking.posterior_ranks import Ranking, rank
 from send_va.ranking.publication_rule import PublicationRule
 from send_va.ranking.resolution import resolution
+from send_va.ranking.threads import in_threads
 from send_va.study import Study
 
 FEWEST_GRADED = 20  # schools below which a prior of effects cannot be deconvolved
-MOST_BLOCKS = 120  # of schools, in the picture of pairs
 MOST_GRADED = 5_000  # beyond, the pairs of all schools take minutes and gigabytes for every estimator and context
 _MEASURE = "theta"
 _QUINTILES = [f"p_quintile_{k}" for k in range(1, 6)]
@@ -62,8 +61,7 @@ def rank_schools(study: Study, effects: Sequence[SchoolEffects], disagreements: 
     -------
     RankedSchools
     """
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
-        ranked = list(cores.map(lambda part: _place(study, part, _furthest(disagreements, part)), effects))
+    ranked = in_threads(lambda part: _place(study, part, _furthest(disagreements, part)), effects)
     keys = [{"estimator": part.attrs["estimator"], "context": part.attrs["context"]} for part in effects]
     counts = [one.decision.counts.assign(**key) for (one, _), key in zip(ranked, keys, strict=True)]
     return RankedSchools(
@@ -92,12 +90,15 @@ def chances_of_pairs(effects: SchoolEffects, expected_rank: NDArray[np.float64])
     array, shape (blocks, blocks)
     """
     compared = np.isfinite(expected_rank)
-    blocks = even_blocks(expected_rank[compared], MOST_BLOCKS)
+    blocks = even_blocks(expected_rank[compared], MOST_COLUMNS)
     return chance_above_by_block(effects.draws(_MEASURE)[:, compared], blocks)
 
 
 def said_of(summary: pd.DataFrame, estimator: str, context: str, certain: float) -> str:
-    """What the ranking of one estimator in one context can say, in a sentence; empty where no school is published."""
+    """What the ranking of one estimator in one context can say, in a sentence.
+
+    Where no school is given a position the sentence says that. Grades are left out of it where there are none.
+    """
     at = (summary["estimator"] == estimator) & (summary["context"] == context)
     row = summary[at].iloc[0]
     if not row["published"]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from send_va.errors import InputError, NotSupportedError
 from send_va.identification.need import Need
-from send_va.records.design_columns import Context, ContextColumns
+from send_va.records.design_columns import Context, ContextColumns, shown_context
 from send_va.records.reader import Cohort
 from send_va.stage_files import csv_writer
 from send_va.stage_inputs import StageInputs
@@ -80,7 +80,7 @@ def _drift(
         inputs.columns,
         need,
         estimator,
-        "cva" if "cva" in inputs.contexts else inputs.contexts[-1],
+        shown_context(inputs.contexts),
         prior_slope=study.value_added.prior_slope,
         residual_by_need=study.value_added.residual_by_need,
         attrs=inputs.attrs,

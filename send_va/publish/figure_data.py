@@ -132,8 +132,7 @@ def select_rankings(rankings: pd.DataFrame, *, estimator: str, context: str) -> 
     """
     require_columns(rankings, RANKING_COLUMNS, "rankings.csv")
     rows = _select(rankings, {"estimator": estimator, "context": context}, "rankings.csv")
-    published = rows["published"].astype(str).str.lower().eq("true")
-    placed = rows[["expected_rank", "rank_lower", "rank_upper"]].notna().all(axis=1) & published
+    placed = rows[["expected_rank", "rank_lower", "rank_upper"]].notna().all(axis=1) & is_published(rows)
     if not placed.any():
         raise InputError(
             BrokenRule(
@@ -146,6 +145,32 @@ def select_rankings(rankings: pd.DataFrame, *, estimator: str, context: str) -> 
     kept = rows[placed].sort_values(["expected_rank", "school"], kind="stable").reset_index(drop=True)
     kept.attrs["left_out"] = int((~placed).sum())
     return kept
+
+
+def is_published(rankings: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows are given a position, whether the column published holds truth values or words read from a file.
+
+    Parameters
+    ----------
+    rankings : pandas.DataFrame
+        ``rankings.csv``, as made or as read again.
+
+    Returns
+    -------
+    pandas.Series of bool
+        With the index of `rankings`; a row where nothing is said is not published.
+
+    Raises
+    ------
+    KeyError
+        There is no column published; see :func:`require_columns`.
+
+    Examples
+    --------
+    >>> is_published(pd.DataFrame({"published": [True, "true", "False", None]})).tolist()
+    [True, True, False, False]
+    """
+    return rankings["published"].astype(str).str.lower().eq("true")
 
 
 def places(values: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -222,6 +222,17 @@ def axis_label(name: str, unit: str, most: int = 46) -> str:
     return "\n".join(_even_lines(f"{name} ({unit})", most))
 
 
+def study_words(title: str) -> str:
+    """Title of the study as the first sentence of a note; empty without one.
+
+    Examples
+    --------
+    >>> study_words("Demonstration.")
+    'Demonstration. '
+    """
+    return f"{title.rstrip('.')}. " if title else ""
+
+
 def _even_lines(text: str, most: int) -> list[str]:
     """Wrap at `most` characters, then as narrow as keeps the number of lines, so that no word is left alone."""
     lines = textwrap.wrap(text, most)

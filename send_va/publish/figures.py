@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from send_va.errors import InputError
-from send_va.publish.figure_data import highlighted_rows, places, select_effects, select_rankings
+from send_va.publish.figure_data import highlighted_rows, is_published, places, select_effects, select_rankings
 from send_va.publish.figure_panels import (
     FUNNEL_Z,
     SHARE_OF_PLACES,
@@ -26,7 +26,8 @@ from send_va.publish.figure_panels import (
     set_school_axis,
     ticks_from_one,
 )
-from send_va.publish.figure_style import axis_label, save_svg_png, styled, titled_figure
+from send_va.publish.figure_style import axis_label, save_svg_png, study_words, styled, titled_figure
+from send_va.records.design_columns import shown_context
 
 _MEASURE_NAMES = {
     "theta": "Value-added for pupils with SEND",
@@ -404,15 +405,14 @@ def save_figures(
     """
     estimator = str(effects["estimator"].iloc[0])
     contexts = [str(context) for context in effects.loc[effects["estimator"] == estimator, "context"].unique()]
-    context = "cva" if "cva" in contexts else contexts[-1]
+    context = shown_context(contexts)
     drawn = {
         "caterpillar": caterpillar(
             effects, estimator=estimator, context=context, unit=unit, synthetic=synthetic, title=title
         ),
     }
     of_run = rankings[(rankings["estimator"] == estimator) & (rankings["context"] == context)]
-    placed = of_run["published"].astype(str).str.lower().eq("true")
-    if placed.any():
+    if is_published(of_run).any():
         drawn["rank_intervals"] = rank_intervals(
             rankings, estimator=estimator, context=context, synthetic=synthetic, title=title
         )
@@ -434,8 +434,7 @@ def _short(measure: str) -> str:
 
 
 def _note(title: str, estimator: str, context: str) -> str:
-    named = f"{title.rstrip('.')}. " if title else ""
-    return f"{named}Estimator: {estimator}. Context: {context}."
+    return f"{study_words(title)}Estimator: {estimator}. Context: {context}."
 
 
 def _not_compared(rows: pd.DataFrame) -> str:

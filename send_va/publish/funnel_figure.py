@@ -12,15 +12,8 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from send_va.errors import Failure, InputError
-from send_va.publish.figure_style import styled, titled_figure
-from send_va.publish.ranking_panels import (
-    curve_words,
-    draw_curves,
-    draw_points,
-    draw_target,
-    legend_above,
-    study_words,
-)
+from send_va.publish.figure_style import study_words, styled, titled_figure
+from send_va.publish.ranking_panels import curve_words, draw_curves, draw_points, draw_target, legend_above
 
 Floats = NDArray[np.float64]
 

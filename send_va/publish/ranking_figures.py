@@ -20,18 +20,18 @@ from send_va.publish.figure_panels import (
     set_school_axis,
     ticks_from_one,
 )
-from send_va.publish.figure_style import INK, WIDTH_INCHES, axis_label, styled, titled_figure
+from send_va.publish.figure_style import INK, WIDTH_INCHES, axis_label, study_words, styled, titled_figure
 from send_va.publish.ranking_panels import (
     MOST_COLUMNS,
-    bands_of,
     draw_cover,
     draw_grades,
     draw_named_shares,
     draw_pairs,
     draw_shares,
     legend_above,
-    study_words,
 )
+from send_va.ranking.estimate_inputs import column_numbers
+from send_va.ranking.pairwise_from_draws import even_blocks
 
 Floats = NDArray[np.float64]
 _ORDER_LABEL = "Schools, from the highest expected rank to the lowest"
@@ -222,7 +222,7 @@ def pairwise_heatmap(
     n = schools or m
     upper = table[np.triu_indices(m, 1)] if m > 1 else np.array([0.5])
     apart = float(np.mean(np.maximum(upper, 1.0 - upper) >= (1.0 + coverage) / 2.0))
-    band = bands_of(np.arange(m, dtype=float))
+    band = even_blocks(np.arange(m, dtype=float), MOST_COLUMNS)
     size = np.bincount(band)
     drawn = np.zeros((len(size), len(size)))
     np.add.at(drawn, (band[:, None], band[None, :]), table)
@@ -334,7 +334,8 @@ def _rows(table: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataFrame, in
     missing = [name for name in ("school", *columns) if name not in table]
     if missing:
         raise InputError(Failure("is missing", column=name, remedy="The figure needs it.") for name in missing)
-    numbers = table[list(columns)].apply(pd.to_numeric).to_numpy(dtype=float, na_value=np.nan)
+    empty = "Leave it empty where a school has none."
+    numbers = np.column_stack([column_numbers(table[name], name, empty) for name in columns])
     placed = np.isfinite(numbers).all(axis=1)
     if not placed.any():
         raise InputError(f"no school has {' and '.join(columns[:3])}", "Give at least one school with a position.")

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from send_va.publish.figure_panels import MOST_SCHOOLS_DRAWN_SINGLY, MOST_VECTOR_MARKS, ON_LINES
 from send_va.publish.figure_style import ACCENT, INK, MIDDLE, PALE, WIDTH_INCHES
+from send_va.ranking.pairwise_from_draws import even_blocks
 
 Floats = NDArray[np.float64]
 TONES = ("#0b2545", "#3f6485", "#8496a6", "#bcc6cf", "#e9edf0")  # apart in grey; the darkest is the highest
 _SHADING = LinearSegmentedColormap.from_list("groups", TONES)
 PAIR_LEVELS = (0.0, 0.025, 0.2, 0.8, 0.975, 1.0)  # separated at 95 %, four to one, open, and the same the other way
-MOST_COLUMNS = 120
+MOST_COLUMNS = 120  # of schools drawn side by side: single ones for few, blocks of even size for many
 MOST_NAMED_GROUPS = 6
 _COVER_LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 1.001)
 _COVER_SHADES = {
@@ -32,41 +33,10 @@ _COVER_SHADES = {
 _CHARACTER_INCHES = 0.075
 
 
-def bands_of(order: Floats, most: int = MOST_COLUMNS) -> NDArray[np.intp]:
-    """Number of the column each school is drawn in: one a school for few, columns of even size for many.
-
-    Parameters
-    ----------
-    order : array, shape (schools,)
-        Lowest first.
-    most : int
-        Columns at most.
-
-    Returns
-    -------
-    int array, shape (schools,)
-
-    Raises
-    ------
-    ValueError
-        A value of `order` is missing.
-
-    Examples
-    --------
-    >>> bands_of(np.array([3.0, 1.0, 2.0, 4.0]), most=2).tolist()
-    [1, 0, 0, 1]
-    """
-    if np.isnan(order).any():
-        raise ValueError("columns need an order for every school; leave out the missing ones first")
-    band = np.empty(len(order), dtype=np.intp)
-    band[np.argsort(order, kind="stable")] = np.arange(len(order)) * min(most, len(order)) // len(order)
-    return band
-
-
 def shown_steps(n: int) -> Floats:
     """Edges of the columns of `n` schools on an axis where school k lies at k: from .5 to n + .5."""
     columns = min(MOST_COLUMNS, n)
-    firsts = -(-np.arange(columns + 1) * n // columns)  # as bands_of cuts them
+    firsts = -(-np.arange(columns + 1) * n // columns)  # as even_blocks cuts them
     return firsts.astype(np.float64) + 0.5
 
 
@@ -76,7 +46,7 @@ def draw_cover(ax: Axes, lower: Floats, upper: Floats) -> None:
     edges = shown_steps(n)
     rows = np.linspace(0.5, n + 0.5, MOST_COLUMNS + 1)
     middles = 0.5 * (rows[:-1] + rows[1:])
-    band = bands_of(np.arange(n, dtype=float))
+    band = even_blocks(np.arange(n, dtype=float), MOST_COLUMNS)
     covered = np.zeros((len(middles), len(edges) - 1))
     for column in range(len(edges) - 1):
         own = band == column
@@ -170,7 +140,7 @@ def draw_pairs(figure: Figure, ax: Axes, chance: Floats, n: int) -> None:
 
 def draw_shares(ax: Axes, chances: Floats, order: Floats, names: Sequence[str]) -> None:
     """Stack the mean chance of every group over columns of schools in order."""
-    band = bands_of(order)
+    band = even_blocks(order, MOST_COLUMNS)
     count = np.bincount(band)
     edges = shown_steps(len(order))
     below = np.zeros(len(count))
@@ -255,14 +225,3 @@ def curve_words(name: str) -> str:
 def draw_target(ax: Axes, target: float, name: str) -> None:
     """Draw the line that schools are held against."""
     ax.axhline(target, color=INK, linewidth=0.8, linestyle=":", label=name)
-
-
-def study_words(title: str) -> str:
-    """Title of the study as the first sentence of a note; empty without one.
-
-    Examples
-    --------
-    >>> study_words("Demonstration.")
-    'Demonstration. '
-    """
-    return f"{title.rstrip('.')}. " if title else ""

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from send_va.publish.figure_data import is_published
 from send_va.publish.figure_style import save_svg_png
 from send_va.publish.ranking_figures import grade_strip, group_probability_bars, pairwise_heatmap, rank_interval_density
 
@@ -73,7 +74,7 @@ def save_ranking_pictures(
     ['quintiles.png', 'pairs.png', 'rank_sets.png', 'grades.png']
     """
     placed = rankings[rankings["expected_rank"].notna()]
-    published = placed[placed["published"].astype(str).str.lower().eq("true")]
+    published = placed[is_published(placed)]
     if len(published) < len(placed):
         title = f"{title}. Compared and drawn, but given no position: {len(placed) - len(published):,}"
     order = published.sort_values("expected_rank")["school"].tolist()

@@ -11,9 +11,9 @@ import pandas as pd
 
 from send_va.effects import FloatArray, SchoolEffects
 from send_va.errors import InputError
-from send_va.ranking.draw_places import checked_draws
+from send_va.ranking.draw_places import checked_draws, draw_table, school_names
 from send_va.ranking.estimate_inputs import check_fraction
-from send_va.ranking.pairwise_from_draws import chance_above_each
+from send_va.ranking.pairwise_from_draws import chance_above, chance_above_each
 from send_va.ranking.threads import in_threads
 
 _TILE = 256
@@ -128,7 +128,7 @@ def compare(
     return Comparison(
         str(first),
         str(second),
-        float((difference > 0.0).mean() + 0.5 * (difference == 0.0).mean()),
+        chance_above(pair, 0, 1),
         float(difference.mean()),
         float(lower),
         float(upper),
@@ -209,12 +209,8 @@ def _unpack(
     if isinstance(effects, SchoolEffects):
         attrs = effects.attrs
         return effects.schools, effects.draws(measure), str(attrs.get("unit", unit)), str(attrs.get("assumes") or "")
-    draws = np.asarray(effects, dtype=np.float64)
-    if draws.ndim != 2:
-        raise InputError(f"draws have shape {draws.shape}", "Give a table of shape (draws, schools).")
-    names = [str(k + 1) for k in range(draws.shape[1])] if schools is None else [str(name) for name in schools]
-    if len(names) != draws.shape[1]:
-        raise InputError(f"{len(names)} names for {draws.shape[1]} schools", "Give one name a column of the draws.")
+    draws = draw_table(effects)
+    names = school_names(schools, draws.shape[1])
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"the name {twice!r} stands for several schools", "Give each school a name of its own.")

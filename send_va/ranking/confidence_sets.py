@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from send_va.errors import InputError
-from send_va.ranking.estimate_inputs import check_choice, whole_number
+from send_va.ranking.estimate_inputs import check_choice, check_count, vector, whole_number
 from send_va.ranking.noisy_estimates import check_settings, noisy_estimates
 from send_va.ranking.significant_counts import Quantile, marginal_counts, simultaneous_counts
 
@@ -157,9 +157,7 @@ def tau_best(
     >>> tau_best([4.0, 1.0, 0.0], [0.5, 0.5, 0.5], tau=1).tolist()
     [True, False, False]
     """
-    sets = confidence_sets(estimate, se_or_cov, coverage, side="lower", draws=draws, seed=seed)
-    _check_tau(tau, len(sets))
-    return (sets["lower"] <= tau).rename("tau_best")
+    return _may_be_among(tau, "lower", estimate, se_or_cov, coverage, draws, seed).rename("tau_best")
 
 
 def tau_worst(
@@ -199,12 +197,23 @@ def tau_worst(
     >>> tau_worst([4.0, 1.0, 0.0], [0.5, 0.5, 0.5], tau=1).tolist()
     [False, True, True]
     """
-    sets = confidence_sets(estimate, se_or_cov, coverage, side="upper", draws=draws, seed=seed)
-    _check_tau(tau, len(sets))
-    return (sets["upper"] > len(sets) - tau).rename("tau_worst")
+    return _may_be_among(tau, "upper", estimate, se_or_cov, coverage, draws, seed).rename("tau_worst")
 
 
-def _check_tau(tau: int, n: int) -> None:
+def _may_be_among(
+    tau: int,
+    side: Literal["lower", "upper"],
+    estimate: ArrayLike,
+    se_or_cov: ArrayLike,
+    coverage: float,
+    draws: int,
+    seed: int,
+) -> pd.Series[bool]:
+    """Whether the bound of each unit's rank on one side lies within `tau` places of that end of the table."""
+    n = len(vector(estimate, "estimate"))
+    check_count(n, 2)
     tau = whole_number(tau, "tau")
     if not 1 <= tau <= n:
         raise InputError(f"tau must lie between 1 and the number of units, {n:,}, not {tau}")
+    bound = confidence_sets(estimate, se_or_cov, coverage, side=side, draws=draws, seed=seed)[side]
+    return (bound if side == "lower" else n + 1 - bound) <= tau

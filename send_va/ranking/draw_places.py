@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from send_va.effects import FloatArray
 from send_va.errors import Failure, InputError
@@ -110,27 +110,62 @@ def draw_ranks(draws: FloatArray) -> Places:
     return ranks
 
 
-def checked_draws(draws: FloatArray, least: int = 2) -> FloatArray:
+def draw_table(draws: ArrayLike) -> FloatArray:
+    """Draws as numbers of shape (draws, schools), some of which may be missing.
+
+    Raises
+    ------
+    InputError
+        Not numbers, or not a table.
+    """
+    try:
+        table = np.asarray(draws, dtype=np.float64)
+    except (TypeError, ValueError):
+        remedy = 'Give an array of shape (draws, schools); of SchoolEffects, effects.draws("theta").'
+        raise InputError(f"draws are {type(draws).__name__}, not a table of numbers", remedy) from None
+    if table.ndim != 2:
+        raise InputError(f"draws have shape {table.shape}", "Give a table of shape (draws, schools).")
+    return table
+
+
+def checked_draws(draws: ArrayLike, least: int = 2) -> FloatArray:
     """Draws as an array of floats, refused where they cannot be ranked.
 
     Raises
     ------
     InputError
-        Not a table, fewer than `least` schools, no draw, or a value that is not finite.
+        Not a table of numbers, fewer than `least` schools, no draw, or a value that is not finite.
     """
-    draws = np.ascontiguousarray(draws, dtype=np.float64)
-    if draws.ndim != 2:
-        raise InputError(f"draws have shape {draws.shape}", "Give a table of shape (draws, schools).")
-    if draws.shape[0] < 1:
+    table: FloatArray = np.ascontiguousarray(draw_table(draws))
+    if table.shape[0] < 1:
         raise InputError("there is no draw", "Give one row a draw.")
-    if draws.shape[1] < least:
-        there = "one school" if draws.shape[1] else "no school"
+    if table.shape[1] < least:
+        there = "one school" if table.shape[1] else "no school"
         raise InputError(f"the draws are of {there}", f"Give {least} columns or more, one for each school.")
-    bad = np.flatnonzero(~np.isfinite(draws.sum(axis=0)))
+    bad = np.flatnonzero(~np.isfinite(table.sum(axis=0)))
     if len(bad):
         remedy = "Rows are positions of schools. Leave out schools that cannot be compared."
         raise InputError(Failure.of_rows("is not finite", "draws", bad.tolist(), remedy=remedy))
-    return draws
+    return table
+
+
+def school_names(schools: Sequence[object] | None, count: int) -> list[str]:
+    """Names of the columns of draws, or of the rows of a table: as given, positions from 1 otherwise.
+
+    Raises
+    ------
+    InputError
+        More or fewer names than schools.
+
+    Examples
+    --------
+    >>> school_names(None, 2), school_names([100234, 100567], 2)
+    (['1', '2'], ['100234', '100567'])
+    """
+    names = [str(k + 1) for k in range(count)] if schools is None else [str(name) for name in schools]
+    if len(names) != count:
+        raise InputError(f"{len(names)} names for {count} schools", "Give one name a school.")
+    return names
 
 
 def descending(draws: FloatArray) -> NDArray[np.intp]:

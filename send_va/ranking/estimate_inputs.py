@@ -15,12 +15,25 @@ def unit_index(values: ArrayLike) -> pd.Index:
     return values.index if isinstance(values, pd.Series) else pd.RangeIndex(len(np.asarray(values)))
 
 
-def numbers(values: ArrayLike, name: str) -> FloatArray:
+def numbers(values: ArrayLike, name: str, remedy: str = "Give one number a unit.") -> FloatArray:
     """Numbers of any shape, or an error that says that some are not."""
     try:
         return np.asarray(values, dtype=float)
     except (TypeError, ValueError):
-        raise InputError(f"{name} holds entries that are not numbers", "Give one number a unit.") from None
+        given = type(values).__name__
+        raise InputError(f"{name}, given as {given}, holds entries that are not numbers", remedy) from None
+
+
+def column_numbers(column: pd.Series, name: str, remedy: str) -> FloatArray:
+    """Numbers of a column, missing where it is empty; rows and values of entries that are none are in the error."""
+    try:
+        return np.asarray(pd.to_numeric(column).to_numpy(dtype=np.float64, na_value=np.nan))
+    except (TypeError, ValueError):
+        wrong = np.flatnonzero(pd.to_numeric(column, errors="coerce").isna() & column.notna())
+        values = [repr(value) for value in column.iloc[wrong]]
+        raise InputError(
+            Failure.of_rows("is not a number", name, wrong.tolist(), values=values, remedy=remedy)
+        ) from None
 
 
 def vector(values: ArrayLike, name: str) -> FloatArray:

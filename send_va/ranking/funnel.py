@@ -222,11 +222,15 @@ def _method(kind: str, method: Method | None, overdispersion: str) -> Method:
 
 
 def _levels(levels: Sequence[float]) -> tuple[float, ...]:
-    for level in levels:
+    try:
+        given = tuple(levels)
+    except TypeError:
+        raise InputError(f"levels is {levels!r}, not a sequence", "Give a list, such as [0.95, 0.998].") from None
+    for level in given:
         check_fraction(level, "levels")
-    if not levels:
+    if not given:
         raise InputError("no levels given", "Give one or more, such as 0.95.")
-    return tuple(float(level) for level in levels)
+    return tuple(float(level) for level in given)
 
 
 def _means(

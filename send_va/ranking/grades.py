@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from send_va.effects import FloatArray
 from send_va.errors import Failure, InputError
-from send_va.ranking.estimate_inputs import check_choice
+from send_va.ranking.estimate_inputs import check_choice, numbers
 from send_va.ranking.grade_bounds import smallest_possible_loss
 from send_va.ranking.grade_exact import EXACT_UNITS, exact_loss, exact_tau
 from send_va.ranking.grade_rate import largest_tau
@@ -180,7 +180,8 @@ def _check_choices(loss_ratio: float | None, discordance_rate: float | None, cou
     if loss_ratio is not None and discordance_rate is not None:
         raise InputError("both loss_ratio and discordance_rate are given", "Give one of them.")
     for name, value in (("loss_ratio", loss_ratio), ("discordance_rate", discordance_rate)):
-        if value is not None and not 0.0 <= value <= 1.0:
+        number = value is None or isinstance(value, int | float | np.number)
+        if not number or (value is not None and not 0.0 <= value <= 1.0):
             raise InputError(f"{name} must lie between 0 and 1, not {value}")
     check_choice(counting, get_args(Counting), "counting")
 
@@ -189,7 +190,8 @@ def _checked(pairwise: FloatArray | pd.DataFrame) -> tuple[FloatArray, pd.Index]
     """Contiguous copy with a zero diagonal, and the names of units."""
     if isinstance(pairwise, pd.DataFrame) and not pairwise.columns.equals(pairwise.index):
         raise InputError("rows and columns of pairwise have other labels", "Give units in one order, rows and columns.")
-    values = np.array(pairwise, dtype=float, order="C")
+    square = "Give a square array (units, units) of probabilities, as pairwise_probabilities returns."
+    values = np.array(numbers(pairwise, "pairwise", square), order="C")
     if values.ndim != 2 or values.shape[0] != values.shape[1]:
         raise InputError(f"pairwise has shape {values.shape}", "Give a square array (units, units).")
     if len(values) < 2:

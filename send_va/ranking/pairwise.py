@@ -12,6 +12,7 @@ from send_va.effects import FloatArray
 from send_va.errors import InputError
 from send_va.ranking.deconvolution import Prior
 from send_va.ranking.draw_places import checked_draws
+from send_va.ranking.estimate_inputs import vector
 from send_va.ranking.grid_posterior import Posterior
 
 MOST_GIGABYTES = 4.0
@@ -70,8 +71,8 @@ def pairwise_probabilities(
     Raises
     ------
     InputError
-        Neither or both of draws and prior, draws that are not finite or not in two dimensions, estimates that
-        cannot be used, or a result beyond `most_gigabytes`.
+        Neither or both of draws and prior, draws that are not finite numbers or not in two dimensions, a prior of
+        another kind, estimates that cannot be used, or a result beyond `most_gigabytes`.
 
     References
     ----------
@@ -86,12 +87,14 @@ def pairwise_probabilities(
     if draws is not None:
         if prior is not None or estimate is not None or se is not None:
             raise InputError("draws and a prior are given", "Give one of them.")
-        values = checked_draws(np.asarray(draws, dtype=np.float64), least=1)
+        values = checked_draws(draws, least=1)
         _check_size(values.shape[1], most_gigabytes)
         return _from_draws(values)
     if prior is None or estimate is None or se is None:
         raise InputError("nothing to compare", "Give draws, or a prior with estimate and se.")
-    _check_size(len(np.asarray(estimate)), most_gigabytes)
+    if not isinstance(prior, Prior):
+        raise InputError(f"the prior is {type(prior).__name__}, not Prior", "Give what deconvolve returns.")
+    _check_size(len(vector(estimate, "estimate")), most_gigabytes)
     split = prior.method == "spline" if split_ties is None else split_ties
     return _from_posterior(prior.posterior(estimate, se), 0.5 if split else 1.0)
 

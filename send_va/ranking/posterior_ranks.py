@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from send_va.effects import FloatArray, SchoolEffects
 from send_va.errors import Failure, InputError
 from send_va.ranking.draw_places import draw_ranks
-from send_va.ranking.estimate_inputs import check_fraction
+from send_va.ranking.estimate_inputs import check_fraction, column_numbers
 from send_va.ranking.publication_rule import PublicationDecision, PublicationRule
 from send_va.ranking.rank_probabilities import RankProbabilities, rank_probabilities
 
@@ -122,7 +122,8 @@ def rank(
         raise InputError("one school cannot be ranked", "Give the effects of two schools or more.")
     found = rank_probabilities(draws if compared.all() else draws[:, compared], coverage=coverage, joint=False)
     names = [name for name, there in zip(effects.schools, compared, strict=True) if there]
-    joint, graded = _checked_sets(_by_name(sets, names), n), _checked_grades(_by_name(grades, names), n)
+    joint = _checked_sets(_by_name(sets, pd.DataFrame, "confidence_sets(...)", names), n)
+    graded = _checked_grades(_by_name(grades, pd.Series, "grades(...).grades", names), n)
     decision = (rule or PublicationRule()).decide(
         effects.summary(measure, coverage),
         rank_width=_spread(_width(found, joint), compared, True),
@@ -182,9 +183,15 @@ def _width(found: RankProbabilities, joint: pd.DataFrame | None) -> FloatArray:
     return width
 
 
-def _by_name[Table: (pd.DataFrame, pd.Series)](given: Table | None, names: list[str]) -> Table | None:
+def _by_name[Table: (pd.DataFrame, pd.Series)](
+    given: Table | None, kind: type[Table], source: str, names: list[str]
+) -> Table | None:
     """Rows in the order of the schools where they are named; as they are where they are only numbered."""
-    if given is None or isinstance(given.index, pd.RangeIndex):
+    if given is None:
+        return None
+    if not isinstance(given, kind):
+        raise InputError(f"a {type(given).__name__} is given where a {kind.__name__} is needed", f"Give {source}.")
+    if isinstance(given.index, pd.RangeIndex):
         return given
     named = given.set_axis(given.index.astype(str), axis=0)
     if sorted(named.index) != sorted(names):
@@ -201,11 +208,11 @@ def _checked_sets(sets: pd.DataFrame | None, n: int) -> pd.DataFrame | None:
         raise InputError(Failure("is missing", column=name, remedy="Give confidence_sets().") for name in missing)
     if len(sets) != n:
         raise InputError(f"{len(sets)} rank sets for {n} schools", "Give one a school that can be compared.")
-    bounds = sets[["lower", "upper"]].astype(np.float64).reset_index(drop=True)
+    remedy = f"Bounds are places from 1 to {n}, lower not above upper."
+    bounds = pd.DataFrame({name: column_numbers(sets[name], name, remedy) for name in ("lower", "upper")})
     bad = ~((bounds["lower"] >= 1) & (bounds["lower"] <= bounds["upper"]) & (bounds["upper"] <= n))
     if bad.any():
         positions = np.flatnonzero(bad).tolist()
-        remedy = f"Bounds are places from 1 to {n}, lower not above upper."
         raise InputError(Failure.of_rows("is no rank set", "sets", positions, remedy=remedy))
     return bounds
 
@@ -215,9 +222,9 @@ def _checked_grades(grades: pd.Series | None, n: int) -> FloatArray | None:
         return None
     if len(grades) != n:
         raise InputError(f"{len(grades)} grades for {n} schools", "Give one a school that can be compared.")
-    values = pd.to_numeric(grades).to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = np.flatnonzero(~np.isnan(values) & ~((values >= 1) & (values == np.floor(values))))
+    remedy = "Grades are whole numbers from 1, the best."
+    values = column_numbers(grades, "grades", remedy)
+    bad = np.flatnonzero(~np.isnan(values) & ~((values >= 1) & (values == np.floor(values)) & np.isfinite(values)))
     if len(bad):
-        remedy = "Grades are whole numbers from 1, the best."
         raise InputError(Failure.of_rows("is no grade", "grades", bad.tolist(), remedy=remedy))
     return values

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 
 from send_va.effects import FloatArray
 from send_va.errors import Failure, InputError
+from send_va.ranking.draw_places import school_names
+from send_va.ranking.estimate_inputs import numbers
 from send_va.ranking.rank_probabilities import RankProbabilities
 
 _ROUNDING = 1e-6
@@ -79,10 +81,12 @@ def published_groups(
     if isinstance(probabilities, RankProbabilities):
         chances, names = probabilities.groups, probabilities.table["school"].tolist()
     else:
-        chances = np.asarray(probabilities, dtype=np.float64)
-        names = [str(k + 1) for k in range(len(chances))] if schools is None else [str(name) for name in schools]
-    given = np.asarray(assigned, dtype=np.float64)
-    _check(chances, names, given)
+        chances = numbers(probabilities, "probabilities", "Give (schools, groups), or RankProbabilities.")
+        if chances.ndim != 2 or not chances.size:
+            raise InputError(f"chances of groups have shape {chances.shape}", "Give (schools, groups).")
+        names = school_names(schools, len(chances))
+    given = numbers(assigned, "assigned", "Number the groups from 1, the highest.")
+    _check(chances, given)
     n, groups = chances.shape
     group = given.astype(np.int64)
     row = np.arange(n)
@@ -104,12 +108,10 @@ def published_groups(
     return PublishedGroups(table, by_group, float(table["p_correct"].mean()))
 
 
-def _check(chances: FloatArray, names: Sequence[str], given: FloatArray) -> None:
-    if chances.ndim != 2 or not chances.size:
-        raise InputError(f"chances of groups have shape {chances.shape}", "Give (schools, groups).")
+def _check(chances: FloatArray, given: FloatArray) -> None:
     n, groups = chances.shape
-    if len(names) != n or given.shape != (n,):
-        raise InputError(f"{given.size} groups and {len(names)} names for {n} schools", "Give one a school.")
+    if given.shape != (n,):
+        raise InputError(f"{given.size} groups and {n} names for {n} schools", "Give one a school.")
     wrong = ~(np.isfinite(chances).all(axis=1) & (chances >= 0.0).all(axis=1))
     wrong |= ~(np.abs(chances.sum(axis=1) - 1.0) < _ROUNDING)
     if wrong.any():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from send_va.effects import FloatArray
 from send_va.errors import InputError
-from send_va.ranking.draw_places import DrawPlaces, draw_places
+from send_va.ranking.draw_places import DrawPlaces, draw_places, school_names
 from send_va.ranking.estimate_inputs import check_fraction
 from send_va.ranking.place_kernels import count_at_most, sum_places
 from send_va.ranking.simultaneous_band import draws_needed, simultaneous_band
@@ -121,9 +121,7 @@ def rank_probabilities(
     check_fraction(coverage, "coverage")
     places = draws if isinstance(draws, DrawPlaces) else draw_places(draws)
     n = places.schools
-    names = [str(k + 1) for k in range(n)] if schools is None else [str(name) for name in schools]
-    if len(names) != n:
-        raise InputError(f"{len(names)} names for {n} schools", "Give one name a column of the draws.")
+    names = school_names(schools, n)
     n_top, n_bottom = places_of(top, n, "top"), places_of(bottom, n, "bottom")
     lasts = last_places(groups, n)
     expected = expected_ranks(places)

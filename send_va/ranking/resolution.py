@@ -11,7 +11,7 @@ from scipy.special import ndtri
 
 from send_va.effects import FloatArray, SchoolEffects
 from send_va.errors import InputError
-from send_va.ranking.draw_places import checked_draws
+from send_va.ranking.draw_places import checked_draws, draw_table, school_names
 from send_va.ranking.estimate_inputs import check_fraction
 from send_va.ranking.pairwise_from_draws import chance_above_each
 
@@ -106,22 +106,18 @@ def resolution(
     check_fraction(coverage, "coverage")
     if isinstance(effects, SchoolEffects):
         schools, effects = effects.schools, effects.draws(measure)
-    values = np.asarray(effects, dtype=np.float64)
-    if values.ndim == 2:
-        compared = np.flatnonzero(np.isfinite(values).all(axis=0))
-        if schools is not None and len(schools) != values.shape[1]:
-            raise InputError(f"{len(schools)} names for {values.shape[1]} schools", "Give one name a column.")
-        values = values if len(compared) == values.shape[1] else values[:, compared]
-    draws = checked_draws(values)
+    values = draw_table(effects)
+    compared = np.flatnonzero(np.isfinite(values).all(axis=0))
+    names = school_names(schools, values.shape[1])
+    draws = checked_draws(values if len(compared) == len(names) else values[:, compared])
     if draws.shape[0] < 2:
         raise InputError("one draw says nothing of error", "Give many draws.")
-    names = [str(compared[k] + 1) if schools is None else str(schools[compared[k]]) for k in range(len(compared))]
     mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
     between, error = float(mean.std(ddof=1)), float(np.sqrt(np.mean(sd**2)))
     g = between / error if error > 0.0 else (math.inf if between > 0.0 else 0.0)
     reliability = 1.0 if math.isinf(g) else g * g / (1.0 + g * g)
-    chain = _longest_chain(draws, mean, sd, coverage)
-    return Resolution(g, reliability, (4.0 * g + 1.0) / 3.0, tuple(names[k] for k in chain), coverage, len(mean))
+    chain = tuple(names[compared[k]] for k in _longest_chain(draws, mean, sd, coverage))
+    return Resolution(g, reliability, (4.0 * g + 1.0) / 3.0, chain, coverage, len(mean))
 
 
 def _longest_chain(draws: FloatArray, mean: FloatArray, sd: FloatArray, coverage: float) -> list[int]:

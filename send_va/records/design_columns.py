@@ -154,3 +154,14 @@ def check_contexts(contexts: Sequence[str]) -> tuple[Context, ...]:
     if unknown:
         raise InputError(f"no context {', '.join(map(repr, unknown))}", f"Contexts are {', '.join(CONTEXTS)}.")
     return tuple(context for context in CONTEXTS if context in contexts)
+
+
+def shown_context[C: str](contexts: Sequence[C]) -> C:
+    """The context that is shown where only one is: ``cva``, or the last where it is not among them.
+
+    Examples
+    --------
+    >>> shown_context(["prior", "cva", "composition"]), shown_context(["prior"])
+    ('cva', 'prior')
+    """
+    return next((context for context in contexts if context == "cva"), contexts[-1])

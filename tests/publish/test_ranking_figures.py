@@ -16,7 +16,7 @@ from send_va.publish.ranking_figures import (
     pairwise_heatmap,
     rank_interval_density,
 )
-from send_va.publish.ranking_panels import bands_of, shown_steps, tone
+from send_va.publish.ranking_panels import MOST_COLUMNS, shown_steps, tone
 from send_va.ranking.pairwise_from_draws import chance_above_by_block, even_blocks
 from send_va.ranking.rank_probabilities import rank_probabilities
 
@@ -164,7 +164,7 @@ def test_stacked_chances_fill_every_column(worlds):
         tops[bar.get_x()] = tops.get(bar.get_x(), 0.0) + bar.get_height()
     np.testing.assert_allclose(list(tops.values()), 1.0)
     edges = shown_steps(3400)
-    widths = np.bincount(bands_of(np.arange(3400.0)))
+    widths = np.bincount(even_blocks(np.arange(3400.0), MOST_COLUMNS))
     np.testing.assert_array_equal(np.diff(edges), widths)
     assert (edges[0], edges[-1]) == (0.5, 3400.5)
 
@@ -219,6 +219,8 @@ def test_what_is_refused(worlds):
         rank_interval_density(ranks, highlight=[123], synthetic=True)
     with pytest.raises(InputError, match="whole number from 1; 59 rows fail"):
         grade_strip(grades.assign(grade=grades["grade"].astype("Float64") - 0.5), unit="points", synthetic=True)
+    with pytest.raises(InputError, match="grade: is not a number; 60 rows fail; rows 1, 2"):
+        grade_strip(grades.assign(grade="A"), unit="points", synthetic=True)
     with pytest.raises(InputError, match="no chances of groups"):
         group_probability_bars(grades, synthetic=True)
     with pytest.raises(InputError, match="sum to one"):

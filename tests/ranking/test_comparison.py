@@ -89,5 +89,7 @@ def test_what_is_refused() -> None:
         compare(draws, "a", "b", schools=["a", "b"])
     with pytest.raises(InputError, match="shape"):
         compare(draws[0], "1", "2")
+    with pytest.raises(InputError, match="draws are dict, not a table of numbers"):
+        compare({"a": 1}, "1", "2")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no measure"):
         compare(some, "100234", "100567", measure="gap")

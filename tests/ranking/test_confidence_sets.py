@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from send_va.errors import InputError
 from send_va.ranking import rank_set_kernels as kernels
 from send_va.ranking.confidence_sets import confidence_sets, tau_best, tau_worst
-from send_va.ranking.noisy_estimates import noisy_estimates
+from send_va.ranking.noisy_estimates import NoisyEstimates, noisy_estimates
 from send_va.ranking.significant_counts import candidates
 
 CSRANKS = (
@@ -342,3 +342,18 @@ def test_whole_floats_count_as_whole_numbers():
     )
     with pytest.raises(InputError, match=r"tau must be a whole number, not 1\.5"):
         tau_best([1.0, 2.0], [0.1, 0.2], tau=1.5)
+
+
+@pytest.mark.parametrize("among", [tau_best, tau_worst])
+def test_a_bad_tau_is_refused_before_any_set_is_worked_out(monkeypatch: pytest.MonkeyPatch, among) -> None:
+    monkeypatch.setattr(NoisyEstimates, "noise", lambda *_: pytest.fail("worked out"))
+    for tau in (0, 3, 1.5, "two"):
+        with pytest.raises(InputError, match="tau"):
+            among([1.0, 2.0], [0.1, 0.2], tau=tau)
+
+
+def test_a_whole_float_is_a_tau_and_one_unit_has_no_best() -> None:
+    assert tau_best([1.0, 2.0], [0.1, 0.2], tau=1.0, draws=100).tolist() == [False, True]
+    assert tau_worst([1.0, 2.0], [0.1, 0.2], tau=1.0, draws=100).tolist() == [True, False]
+    with pytest.raises(InputError, match="1 unit given, at least 2 needed"):
+        tau_best([1.0], [0.1])

@@ -212,12 +212,19 @@ def test_all_equal() -> None:
         (([1, 2], [4, 9]), {"kind": "ratio", "overdispersion": "additive", "method": "exact"}, "no exact limits with"),
         (([1, 2], [4, 9]), {"kind": "ratio", "levels": [95]}, "levels must lie"),
         (([1, 2], [4, 9]), {"kind": "ratio", "levels": []}, "no levels"),
+        (([1, 2], [4, 9]), {"kind": "ratio", "levels": 0.95}, r"levels is 0\.95, not a sequence.*such as \[0\.95"),
+        (([1, 2], [4, 9]), {"kind": "ratio", "levels": None}, "levels is None, not a sequence"),
         (([1, 2], [4, 9]), {"kind": "ratio", "winsorise": 0.5}, "winsorise"),
     ],
 )
 def test_what_is_refused(arrays: tuple[list[float], ...], options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         funnel_limits(*arrays, **options)  # type: ignore[arg-type]
+
+
+def test_levels_may_be_an_array() -> None:
+    found = funnel_limits([1, 2], [4, 9], kind="ratio", levels=np.array([0.9, 0.95]))  # type: ignore[arg-type]
+    assert found.levels == (0.9, 0.95)
 
 
 def test_a_curve_of_one_point_is_refused() -> None:

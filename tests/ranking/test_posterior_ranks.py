@@ -137,6 +137,16 @@ def test_sets_and_grades_that_fit_no_school_are_refused() -> None:
         rank(some, grades=pd.Series([1, 1, 1, 2]))
     with pytest.raises(InputError, match=r"grades: is no grade; 1 row fails; rows 2"):
         rank(some, grades=pd.Series([1, 0, 2]))
+    with pytest.raises(InputError, match="grades: is no grade; 1 row fails; rows 3"):
+        rank(some, grades=pd.Series([1, 2, np.inf]))
+    with pytest.raises(InputError, match="grades: is not a number; 2 rows fail; rows 1, 2; values 'A', 'B'"):
+        rank(some, grades=pd.Series(["A", "B", None]))
+    with pytest.raises(InputError, match=r"a list is given where a Series is needed. Give grades\(...\).grades"):
+        rank(some, grades=[1, 1, 2])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="lower: is not a number; 1 row fails; rows 1; values 'c'"):
+        rank(some, sets=pd.DataFrame({"lower": ["c", 1, 1], "upper": [2, 2, 3]}))
+    with pytest.raises(InputError, match="a ndarray is given where a DataFrame is needed"):
+        rank(some, sets=np.ones((3, 2)))  # type: ignore[arg-type]
 
 
 def test_what_is_refused() -> None:

@@ -32,5 +32,13 @@ def test_what_is_refused() -> None:
         published_groups(CHANCES * 2, [1, 1, 1, 1])
     with pytest.raises(InputError, match="3 groups and 4 names"):
         published_groups(CHANCES, [1, 1, 1])
+    with pytest.raises(InputError, match="3 names for 4 schools"):
+        published_groups(CHANCES, [1, 1, 1, 1], schools=["a", "b", "c"])
     with pytest.raises(InputError, match="shape"):
         published_groups(CHANCES[0], [1, 1, 1])
+    with pytest.raises(InputError, match="assigned, given as list, holds entries that are not numbers"):
+        published_groups(CHANCES, ["A", "B", "C", "C"])
+    with pytest.raises(InputError, match="probabilities, given as object, holds"):
+        published_groups(object(), [1, 1, 1, 1])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"shape \(\)"):
+        published_groups(0.5, [1])  # type: ignore[arg-type]

@@ -88,3 +88,5 @@ def test_what_is_refused() -> None:
         resolution(np.zeros((5, 3)), schools=["a", "b"])
     with pytest.raises(InputError, match="shape"):
         resolution(np.zeros(5))
+    with pytest.raises(InputError, match="draws are dict, not a table of numbers"):
+        resolution({"a": 1})  # type: ignore[arg-type]
