@@ -121,6 +121,31 @@ def run(
 
 
 @app.command()
+def audit(
+    study: Annotated[Path, typer.Argument(help="Study file (study.toml).")],
+    out: Annotated[Path, typer.Option(help="Directory: new, empty, or of a run of the same records, which is kept.")],
+    seed: Seed = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Work out what schools would gain by labelling, removing or withdrawing pupils, under every estimator."""
+    from send_va.study import load_study
+
+    loaded = load_study(study)
+    from send_va.audit_stage import audit as audit_study
+    from send_va.memory import keep_freed_memory
+
+    keep_freed_memory()
+    result = audit_study(loaded, out, seed=seed, quiet=quiet)
+    if as_json:
+        typer.echo(result.audit.verdicts.to_json(orient="records", indent=2))
+        return
+    if loaded.study.synthetic:
+        typer.echo("SYNTHETIC DATA: no school here exists.")
+    typer.echo(str(result))
+
+
+@app.command()
 def demo(
     schools: Annotated[int, typer.Option(help="Number of synthetic schools.", min=20)] = 300,
     out: Annotated[Path, typer.Option(help="Directory of the demo; replaced when it holds an earlier one.")] = Path(

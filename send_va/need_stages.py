@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from send_va.audit_stage import audit_of_run
 from send_va.bayes_stages import need_fits, save_bayes
 from send_va.effects import SchoolEffects
 from send_va.errors import BoundaryWarning
@@ -62,8 +63,8 @@ def need_stages(inputs: StageInputs) -> list[SchoolEffects]:
         said = _write_identification(inputs, need, shares)
         said["notes"] += [need.why_not(name) for name in wanted if name not in possible]
     with progress.stage("read the design", cohort.n_rows) as tick:
-        design = pupil_design(cohort, inputs.profile, inputs.columns, tick)
-        design = design.without_schools(np.flatnonzero(need.labels.component > 0))
+        whole = pupil_design(cohort, inputs.profile, inputs.columns, tick)
+        design = whole.without_schools(np.flatnonzero(need.labels.component > 0))
         share = _write_feeder_sorting(inputs, need, design, said)
     directory.write(f"{IDENTIFICATION_NOTE}.json", lambda path: path.write_text(json.dumps(said)))
     effects = []
@@ -75,7 +76,8 @@ def need_stages(inputs: StageInputs) -> list[SchoolEffects]:
             effects += [load_effects(directory, name, context) for context in contexts]
     with progress.stage("what labels cannot tell") as tick:
         _write_ranges(inputs, need, design, effects, tick, share)
-    del design  # years read one of their own
+    audit_of_run(inputs, whole, need)
+    del whole, design  # years read one of their own
     named = study.value_added.estimators
     year_stages(inputs, need, [*possible, *(["labelled"] if named is None or "labelled" in named else [])])
     directory.write(_DONE, lambda path: path.write_text(json.dumps(possible)))

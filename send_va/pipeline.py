@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from send_va.audit_stage import audit_of_run
 from send_va.bayes_stages import write_bayes
 from send_va.effects import SchoolEffects
 from send_va.errors import ConvergenceError, InputError, NotSupportedError
@@ -30,6 +31,7 @@ from send_va.ranking.threads import in_threads
 from send_va.ranking_stage import chances_of_pairs, rank_schools, said_of
 from send_va.records.design_columns import CONTEXTS, shown_context
 from send_va.records.reader import Cohort
+from send_va.robustness_stage import write_statement, write_table_changes
 from send_va.run_directory import RunDirectory, refuse_foreign
 from send_va.stage_files import TABLES, csv_writer, stage_files
 from send_va.stage_inputs import StageInputs
@@ -128,7 +130,7 @@ def run(
     cohort = read_cohort(study)
     wanted = wanted_estimators(study, cohort)
     stages = 3 + (1 + len(contexts)) * _labelled(study) + (4 + len(wanted)) * bool(wanted)
-    progress = Progress(stages + wants_years(study, cohort), quiet=quiet)
+    progress = Progress(stages + 1 + wants_years(study, cohort), quiet=quiet)
     with progress.stage("check the records"):
         check_study(study, cohort).raise_if_failed()
     versions = installed_versions()
@@ -167,6 +169,7 @@ def _stages(inputs: StageInputs, versions: dict[str, str]) -> Run:
         _draw_rankings(inputs, effects, school_table, ranking_table)
         _draw_lottery(study, directory)
         _draw_drift(study, directory)
+        write_statement(inputs)
     record = manifest(
         versions=versions,
         seed=study.study.seed,
@@ -262,6 +265,7 @@ def _estimate(inputs: StageInputs) -> list[SchoolEffects]:
         effects += labelled_stages(inputs)
     if not wanted_estimators(study, inputs.cohort):
         year_stages(inputs, None, ("labelled",))
+        audit_of_run(inputs)
     effects.sort(key=lambda part: _ORDER.index(str(part.attrs["estimator"])))
     notes = {}
     if directory.has(f"{IDENTIFICATION_NOTE}.json"):
@@ -315,6 +319,7 @@ def _write_tables(
         rankings["published"], rankings["reason"] = False, "the estimate did not converge"
     schools["synthetic"] = rankings["synthetic"] = study.study.synthetic
     directory.write("school_effects.csv", csv_writer(schools))
+    write_table_changes(inputs, effects, schools)
     directory.write("rankings.csv", csv_writer(rankings))
     tables = {"ranking_summary": ranked.summary, "publication": ranked.withheld, "disagreements": differ}
     for name, table in tables.items():

@@ -13,6 +13,7 @@ from typing import Any
 
 from send_va.errors import Failure, StudyError
 from send_va.records.roles import Roles, SenCodes
+from send_va.study_audit import AuditSection
 from send_va.study_bayes import BayesSection
 from send_va.study_ranking import PublicationSection, RankingSection
 from send_va.study_years import YearsSection
@@ -170,6 +171,7 @@ class Study:
     bayes: BayesSection = field(default_factory=BayesSection)
     ranking: RankingSection = field(default_factory=RankingSection)
     publication: PublicationSection = field(default_factory=PublicationSection)
+    audit: AuditSection = field(default_factory=AuditSection)
     folder: Path = field(default=Path(), compare=False)
 
     def settings(self) -> dict[str, Any]:
@@ -210,7 +212,9 @@ _TYPED = {
     "bayes": BayesSection,
     "ranking": RankingSection,
     "publication": PublicationSection,
+    "audit": AuditSection,
 }
+_CHECK_THEMSELVES = ("bayes", "ranking", "publication", "audit")
 _FREE = ("roles", "columns", "sen")
 
 
@@ -361,17 +365,8 @@ def _out_of_range(sections: Mapping[str, Any]) -> list[Failure]:
     )
     failures += [Failure(rule, column=key, values=(repr(value),)) for good, key, rule, value in checks if not good]
     years: YearsSection = sections["years"]
-    bayes: BayesSection = sections["bayes"]
-    ranking: RankingSection = sections["ranking"]
-    publication: PublicationSection = sections["publication"]
-    return (
-        failures
-        + _identification_out_of_range(sections["identification"])
-        + years.failures(ESTIMATORS)
-        + bayes.failures()
-        + ranking.failures()
-        + publication.failures()
-    )
+    failures += _identification_out_of_range(sections["identification"]) + years.failures(ESTIMATORS)
+    return failures + [failure for name in _CHECK_THEMSELVES for failure in sections[name].failures()]
 
 
 def _identification_out_of_range(given: IdentificationSection) -> list[Failure]:

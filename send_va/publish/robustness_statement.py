@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+
+from send_va.identification.tables import WEAK_INTAKE
+from send_va.sensitivity.school_acts import IN_WORDS
+from send_va.value_added.assumption_ranges import SAME_BODY
 
 STATEMENT = "robustness.md"
 CHANGES_TABLE = 0.1  # share of schools in another fifth from which a choice is said to change the table
@@ -18,13 +23,13 @@ _DEPARTURES = {
     "area_sorting_share": "share of authorities' leniency that is need of their population: {value}",
     "feeder_sorting_share": "share of feeders' leniency that is need of their pupils: {value}",
     "sorting_share": "share of what schools add to labels that is need: {value}",
-    "same_body": "labels by feeders of a school's own trust or URN left out",
+    SAME_BODY: SAME_BODY,
 }
 _UNTESTED = (
     "Whether pupils sort between schools on what no record shows, year after year: no forecast or falsification test "
     "sees sorting that persists.",
-    "Whether need clusters over neighbourhoods of several schools: it looks like policy of the authority or like school "
-    "effects.",
+    "Whether need clusters over neighbourhoods of several schools: it looks like policy of the authority or like "
+    "effects of schools.",
     "Mainstream against special schools: they are not comparable on this measure.",
     "What a school does for one pupil: theta is about a school's results with pupils whose need was above the national "
     "threshold at transfer, given prior attainment and context. It is not causal without the assumptions of section 10 "
@@ -135,8 +140,26 @@ def _incentives(tables: RunTables) -> Iterator[str]:
     verdicts = tables.get("incentive_verdicts")
     if verdicts is None:
         return
-    for _, row in verdicts.iterrows():
-        yield str(row["said"])
+    verdicts = verdicts[(verdicts["measure"] == "theta") & (verdicts["context"] == tables.context)]
+    tolerance = verdicts[["tolerance", "tolerance_given"]].drop_duplicates().to_dict("records")
+    for row in tolerance:
+        stated = "stated in the study" if row["tolerance_given"] else "the default"
+        yield (
+            f"A measure passes where no act gains the average school more than {row['tolerance']:g} pupil SDs "
+            f"({stated})."
+        )
+    for estimator, rows in verdicts.groupby("estimator", sort=False):
+        said = [_verdict(row) for row in rows.to_dict("records") if row["acts"] != "all"]
+        yield f"`{estimator}`: {'; '.join(said)}."
+
+
+def _verdict(row: Mapping[Hashable, Any]) -> str:
+    weighting = ", pupils weighted by terms on roll" if row["roll_weighted"] else ""
+    acts = {"labelling": "labelling acts", "roll": "acts on the roll and on entries"}[row["acts"]]
+    if row["verdict"] == "not applicable":
+        return f"{acts}{weighting}: not applicable"
+    worst = f"{IN_WORDS[row['worst_action']]}, {row['worst_gain_sd']:+.3f} SD on average"
+    return f"{acts}{weighting}: {row['verdict']} ({worst})"
 
 
 def _misled(tables: RunTables) -> Iterator[str]:
@@ -144,8 +167,8 @@ def _misled(tables: RunTables) -> Iterator[str]:
     withheld = int(row["schools"] - row["published"])
     if withheld:
         yield (
-            f"Readers who look for the {withheld:,} of {row['schools']:,.0f} schools without a position: that says they "
-            "are small or imprecisely known (publication.csv), not that they do badly."
+            f"Readers who look for the {withheld:,} of {row['schools']:,.0f} schools without a position: that says "
+            "they are small or imprecisely known (publication.csv), not that they do badly."
         )
     yield from _magnets(tables)
     changes = tables.get("table_changes")
@@ -164,15 +187,13 @@ def _magnets(tables: RunTables) -> Iterator[str]:
     if identification is None or "intake_need_reliability" not in identification:
         return
     reliability = identification["intake_need_reliability"]
-    weak = int((reliability < _WEAK).sum())
+    weak = int((reliability < WEAK_INTAKE).sum())
     if weak:
         yield (
-            f"Schools that attract more need than records show: intake need is known with a reliability below {_WEAK:g} "
-            f"for {weak:,} of {reliability.notna().sum():,} schools, and where it is not known they are still penalised."
+            "Schools that attract more need than records show: intake need is known with a reliability below "
+            f"{WEAK_INTAKE:g} for {weak:,} of {reliability.notna().sum():,} schools, and where it is not known they are "
+            "still penalised."
         )
-
-
-_WEAK = 0.5  # statistical design, section 4: flagged below
 
 
 def _not_examined(tables: RunTables) -> Sequence[str]:

@@ -93,7 +93,8 @@ def changes_of_a_run(
     Returns
     -------
     DataFrame
-        As :func:`table_changes`; departures are ``estimator``, ``context`` and the names of assumptions.
+        As :func:`table_changes`; departures are ``estimator``, ``context`` and the names of assumptions, at values
+        other than the headline's own.
     """
     theta = schools[schools["measure"] == "theta"]
     by_fit = {
@@ -108,5 +109,7 @@ def changes_of_a_run(
     if ranges is not None:
         own = ranges[(ranges["estimator"] == estimator) & (ranges["context"] == context)]
         for (assumption, value), part in own.groupby(["assumption", "value"], sort=False):
-            others[str(assumption), f"{value:g}"] = part.set_index("school")["mean"]
+            under = part.set_index("school")["mean"]
+            if not np.allclose(under, by_fit[estimator, context].reindex(under.index), equal_nan=True):
+                others[str(assumption), f"{value:g}"] = under
     return table_changes(by_fit[estimator, context], others)
