@@ -114,7 +114,7 @@ def earlier_manifest(out: Path, input_hash: str) -> dict[str, Any] | None:
     if not file.exists():
         return None
     earlier: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if earlier.get("input_hash") != input_hash:
+    if earlier.get("run", {}).get("input_sha256") != input_hash:
         raise InputError(
             f"{out.name} holds a run of other records", "Name the directory of a run of this study, or a new one."
         )

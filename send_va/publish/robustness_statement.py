@@ -191,8 +191,8 @@ def _magnets(tables: RunTables) -> Iterator[str]:
     if weak:
         yield (
             "Schools that attract more need than records show: intake need is known with a reliability below "
-            f"{WEAK_INTAKE:g} for {weak:,} of {reliability.notna().sum():,} schools, and where it is not known they are "
-            "still penalised."
+            f"{WEAK_INTAKE:g} for {weak:,} of {reliability.notna().sum():,} schools, and where it is not known, they "
+            "are still penalised."
         )
 
 
