@@ -33,6 +33,19 @@ def save_fit(directory: RunDirectory, fit: ValueAddedFit) -> None:
     directory.write(f"stage-{stem}.json", lambda path: path.write_text(json.dumps(said)))
 
 
+def load_fit(directory: RunDirectory, estimator: str, context: str) -> ValueAddedFit:
+    """Read a fit."""
+    stem = f"{estimator}-{context}"
+    said = json.loads((directory.work / f"stage-{stem}.json").read_text())
+    tables = {name: pd.read_csv(directory.work / f"stage-{name}-{stem}.csv") for name in TABLES}
+    return ValueAddedFit(
+        effects=load_effects(directory, estimator, context),
+        converged=said["converged"],
+        notes=tuple(said["notes"]),
+        **tables,
+    )
+
+
 def load_effects(directory: RunDirectory, estimator: str, context: str) -> SchoolEffects:
     """Read the effects of a fit."""
     return SchoolEffects(xr.load_dataset(directory.work / f"stage-{estimator}-{context}.nc", engine="h5netcdf"))
