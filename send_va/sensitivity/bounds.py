@@ -111,9 +111,7 @@ def lee_bounds(outcome: ArrayLike, selected: ArrayLike, treated: ArrayLike, *, c
     of_share = (share[1 - more] / share[more]) ** 2 * sum(
         (1.0 - share[g]) / (share[g] * np.count_nonzero(d == bool(g))) for g in (0, 1)
     )
-    errors = [
-        float(np.sqrt(mean.variance(of_share) + kept.var() / len(kept))) for mean in (bottom, top)
-    ]
+    errors = [float(np.sqrt(mean.variance(of_share) + kept.var() / len(kept))) for mean in (bottom, top)]
     ends = [bottom.mean - base, top.mean - base]
     estimate = float(cut.mean()) - base
     if not more:

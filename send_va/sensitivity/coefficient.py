@@ -23,6 +23,7 @@ from send_va.sensitivity.unmeasured import (
     robustness_value,
 )
 
+
 @dataclass(frozen=True)
 class Regression:
     """A least-squares fit with classical standard errors.
@@ -103,6 +104,9 @@ class Regression:
         return group_partial_r2(self.beta[at], self.cov[np.ix_(at, at)], self.dof)
 
 
+_SAID = 3  # benchmarks named in words
+
+
 @dataclass(frozen=True)
 class CoefficientSensitivity:
     """How robust one coefficient is to a confounder nobody measured.
@@ -156,7 +160,7 @@ class CoefficientSensitivity:
 
     @property
     def words(self) -> str:
-        """How to read the numbers."""
+        """How to read the numbers; of the benchmarks those that change the estimate most."""
         what = "bring it to zero" if self.q == 1.0 else f"reduce it by {100 * self.q:.0f} %"
         lines = [
             f"The coefficient of {self.treatment} is {self.estimate:.4g} (SE {self.se:.3g}). An unmeasured confounder "
@@ -165,14 +169,18 @@ class CoefficientSensitivity:
             f"{100 * self.robustness_significance:.1f} % of both. One that explains all that is left of the outcome "
             f"needs {100 * self.partial_r2:.2f} % of {self.treatment} to bring it to zero."
         ]
-        for row in self.benchmarks.itertuples():
+        first = self.benchmarks.drop_duplicates("benchmark")
+        strongest = first.assign(left=(first["adjusted_estimate"] - self.estimate).abs()).nlargest(_SAID, "left")
+        for row in strongest.itertuples():
+            times = "as strong as" if row.kd == row.ky == 1.0 else f"{row.kd:g} times as strong as"
             lines.append(
-                f"A confounder {row.kd:g} times as strong as {row.benchmark} would explain at most "
-                f"{100 * float(row.r2_dz):.2f} % of {self.treatment} and {100 * float(row.r2_yz):.2f} % of the outcome "
-                f"and leave {float(row.adjusted_estimate):.4g} ({float(row.adjusted_lower):.4g} to "
+                f"A confounder {times} {row.benchmark} would explain at most {100 * float(row.r2_dz):.2g} % of "
+                f"{self.treatment} and {100 * float(row.r2_yz):.2g} % of the outcome and leave "
+                f"{float(row.adjusted_estimate):.4g} ({float(row.adjusted_lower):.4g} to "
                 f"{float(row.adjusted_upper):.4g})."
             )
-        lines += [f"No confounder can be {name}: it would explain all of the treatment." for name in self.impossible]
+        if self.impossible:
+            lines.append(f"No confounder can be {', '.join(self.impossible)}: it would explain all of the treatment.")
         return " ".join([*lines, self.meaning]).strip()
 
     def __str__(self) -> str:

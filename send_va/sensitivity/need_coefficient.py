@@ -16,6 +16,7 @@ from send_va.value_added.row_coder import NEED, SEVERITY
 from send_va.value_added.scores import NeedScores, check_estimator, scores_table
 
 PRIOR_ATTAINMENT = "prior attainment"
+SEVERITY_ALONE, NEED_ALONE = "severity_alone", "need_alone"
 MEANING = (
     "This describes pupils under these labels, within schools: severity is need as labels tell it, so its coefficient "
     "is a calibration of this label regime and no effect of need. The robustness value says how strongly one more "
@@ -64,9 +65,12 @@ def need_coefficients(
     Returns
     -------
     dict of str to CoefficientSensitivity
-        ``severity`` (outcome units per SD of unexplained need; absent for `label_free`) and ``need`` (outcome units
-        from a probability of 0 to 1). A robustness value above what prior attainment explains of both (see
-        ``benchmarks``) is high in education. Read ``meaning`` with it.
+        ``severity`` (outcome units per SD of unexplained need; absent for `label_free`), ``need`` (outcome units from a
+        probability of 0 to 1); then ``severity_alone`` and ``need_alone``, each without the other beside it. The two say
+        much the same of a pupil: given one, the other varies little and mostly with prior attainment, which is then no
+        possible benchmark. Severity by itself is what background does not explain, so background explains next to
+        nothing of it by construction and benchmarks flatter it. For how robust it is that pupils with need make other
+        progress, read ``need_alone``. Read ``meaning`` with all.
 
     Raises
     ------
@@ -96,8 +100,8 @@ def need_coefficients(
     >>> stand_in = 0.05 + 0.8 * entry, 1.5 * entry + 0.2 * np.random.default_rng(1).standard_normal(len(entry))
     >>> scores = SimpleNamespace(n_draws=0, plug_in=lambda: stand_in)  # in place of those of identification
     >>> found = need_coefficients(design, scores, "entry", kd=[1.0])
-    >>> found["severity"].benchmarks["label"].tolist()
-    ['1x prior attainment', '1x fsm6', '1x need']
+    >>> list(found), found["need_alone"].benchmarks["label"].tolist()
+    (['severity', 'need', 'severity_alone', 'need_alone'], ['1x prior attainment', '1x fsm6'])
     """
     known = check_estimator(estimator)
     (chosen,) = check_contexts([context])
@@ -107,20 +111,22 @@ def need_coefficients(
     names = (*changing, *held, OUTCOME)
     products = _within_schools(design, table, names)
     varying = [name for name in (*changing, *held) if products[names.index(name), names.index(name)] > 0.0]
-    schools = int((design.n_pupils > 0).sum())
-    dof = float(len(design.rows) - schools - len(varying))
-    wanted = default_benchmarks(design.context, chosen) if benchmarks is None else dict(benchmarks)
-    wanted = {label: [c for c in group if c in varying or c not in names] for label, group in wanted.items()}
-    wanted = {label: group for label, group in wanted.items() if group}
-    outcome = Regression.of_products(products, names, OUTCOME, varying, dof)
-    found = {}
-    for name in (n for n in reversed(changing) if n in varying):
-        others = [c for c in varying if c != name]
-        treatment = Regression.of_products(products, names, name, others, dof + 1.0)
-        beside = {} if benchmarks is not None else {c: [c] for c in changing if c != name and c in varying}
-        found[name] = coefficient_sensitivity(
-            outcome, treatment, name, wanted | beside, kd=kd, ky=ky, q=q, alpha=alpha, meaning=MEANING
+    groups = default_benchmarks(design.context, chosen) if benchmarks is None else dict(benchmarks)
+    groups = {label: [c for c in group if c in varying or c not in names] for label, group in groups.items()}
+    groups = {label: group for label, group in groups.items() if group}
+    records = float(len(design.rows) - int((design.n_pupils > 0).sum()))
+
+    def of(name: str, without: Sequence[str] = ()) -> CoefficientSensitivity:
+        beside = [c for c in varying if c != name and c not in without]
+        outcome = Regression.of_products(products, names, OUTCOME, [name, *beside], records - len(beside) - 1.0)
+        treatment = Regression.of_products(products, names, name, beside, records - len(beside))
+        return coefficient_sensitivity(
+            outcome, treatment, name, groups, kd=kd, ky=ky, q=q, alpha=alpha, meaning=MEANING
         )
+
+    found = {name: of(name) for name in reversed(changing) if name in varying}
+    if len(found) == 2:
+        found |= {SEVERITY_ALONE: of(SEVERITY, without=(NEED,)), NEED_ALONE: of(NEED, without=(SEVERITY,))}
     if not found:
         raise NotSupportedError("need does not vary within schools: it has no coefficient there. Check the labels.")
     return found
