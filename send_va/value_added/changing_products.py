@@ -87,7 +87,7 @@ def design_rows(design: PupilDesign, columns: NeedColumns, scores: FloatArray, p
         else:
             rows[:, at] = design.rows[:, design.columns.index(name)]
     if PRIOR_SLOPE in pupil:
-        rows[:, pupil.index(PRIOR_SLOPE)] -= _slope_shift(design, prior_reference)
+        rows[:, pupil.index(PRIOR_SLOPE)] -= slope_shift(design, prior_reference)
     return rows
 
 
@@ -140,7 +140,7 @@ class ChangingProducts:
         one = np.ones(len(design.schools))
         factor = np.column_stack([known.get(name, one) for name in columns.held])
         base = InnerProducts.of(products, columns.level)
-        return cls(columns, base, np.array(source, dtype=np.intp), factor, _slope_shift(design, prior_reference))
+        return cls(columns, base, np.array(source, dtype=np.intp), factor, slope_shift(design, prior_reference))
 
     def at(self, sums: FloatArray) -> InnerProducts:
         """With other scores, from their :func:`changed_sums` of this context, shape (schools, k, ...)."""
@@ -159,7 +159,8 @@ class ChangingProducts:
         return InnerProducts(rows, total, total, self.base.counts, self.base.log_weights)
 
 
-def _slope_shift(design: PupilDesign, prior_reference: float) -> float:
+def slope_shift(design: PupilDesign, prior_reference: float) -> float:
+    """What the design's slope column must lose to be zero at a prior attainment, in units of the first score."""
     return (prior_reference - design.prior_mean) / design.prior_sd
 
 
