@@ -140,7 +140,7 @@ class CoefficientSensitivity:
 
     @property
     def t(self) -> float:
-        """t value of the coefficient."""
+        """Estimate over standard error."""
         return self.estimate / self.se
 
     @property

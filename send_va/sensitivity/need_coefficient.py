@@ -66,7 +66,7 @@ def need_coefficients(
     -------
     dict of str to CoefficientSensitivity
         ``severity`` (outcome units per SD of unexplained need; absent for `label_free`), ``need`` (outcome units from a
-        probability of 0 to 1); then ``severity_alone`` and ``need_alone``, each without the other beside it. The two say
+        probability of 0 to 1); then ``severity_alone`` and ``need_alone``, each without the other beside it. They say
         much the same of a pupil: given one, the other varies little and mostly with prior attainment, which is then no
         possible benchmark. Severity by itself is what background does not explain, so background explains next to
         nothing of it by construction and benchmarks flatter it. For how robust it is that pupils with need make other

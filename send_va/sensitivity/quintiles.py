@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
@@ -87,3 +88,13 @@ class Quintiles:
 
 def _group(place: Ints, n: int) -> Ints:
     return np.asarray(1 + (place - 1) * GROUPS // n)
+
+
+def whole(values: Ints) -> pd.api.extensions.ExtensionArray:
+    """Whole numbers, 0 standing for missing."""
+    return pd.array([value or None for value in values.tolist()], dtype="Int64")
+
+
+def answers(yes: NDArray[np.bool_], asked: NDArray[np.bool_]) -> pd.api.extensions.ExtensionArray:
+    """Yes or no, missing where not asked."""
+    return pd.arrays.BooleanArray(np.asarray(yes, dtype=bool), ~np.asarray(asked, dtype=bool))

@@ -17,7 +17,7 @@ from send_va.records.design_columns import Context
 from send_va.records.reader import Cohort
 from send_va.sensitivity.bounds import imbens_manski
 from send_va.sensitivity.held_estimators import HeldLabelled
-from send_va.sensitivity.quintiles import Quintiles
+from send_va.sensitivity.quintiles import Quintiles, answers, whole
 
 Floats = NDArray[np.float64]
 FEWER_LABELLED = (
@@ -242,8 +242,8 @@ def _bounded(
             "share_trimmed": np.where(applies, excess, np.nan),
             "n_labelled": n_labelled,
             **quintiles,
-            "sign_known": pd.array(np.where(applies, lower * upper > 0.0, None), dtype="boolean"),
-            "sign_known_95": pd.array(np.where(applies, interval[0] * interval[1] > 0.0, None), dtype="boolean"),
+            "sign_known": answers(lower * upper > 0.0, applies),
+            "sign_known_95": answers(interval[0] * interval[1] > 0.0, applies),
             "applicable": applies,
             "reason": reason,
         }
@@ -263,7 +263,7 @@ def _at_ends(
     found = {"quintile": now.quintile}
     for name, end in (("quintile_lower", lower), ("quintile_upper", upper)):
         found[name] = now.if_moved(mean + response * (end - estimate))
-    return {name: pd.array([q or None for q in values.tolist()], dtype="Int64") for name, values in found.items()}
+    return {name: whole(values) for name, values in found.items()}
 
 
 def _trimmed(

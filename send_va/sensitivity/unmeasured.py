@@ -1,7 +1,7 @@
 """How strong an unmeasured confounder must be to change one coefficient of a linear regression.
 
-An omitted variable Z is described by two numbers: the share of what is left of the treatment D, and the share of what is
-left of the outcome Y, that it would explain beyond the covariates X (and, for Y, beyond D),
+An omitted variable Z is described by two numbers: the share of what is left of the treatment D, and the share of what
+is left of the outcome Y, that it would explain beyond the covariates X (and, for Y, beyond D),
 
     R2_dz = R2(D ~ Z | X),    R2_yz = R2(Y ~ Z | X, D).
 
@@ -205,7 +205,7 @@ def adjusted_t(
     reduce: bool = True,
     null: float = 0.0,
 ) -> float | Floats:
-    """t value against `null` with such a confounder taken into account; ``dof - 1`` degrees of freedom.
+    """Estimate less `null` over its standard error with such a confounder taken into account; ``dof - 1`` degrees.
 
     Examples
     --------

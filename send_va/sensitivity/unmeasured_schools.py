@@ -24,8 +24,8 @@ MULTIPLES = (0.1, 0.25, 0.5, 1.0)
 ZERO, QUINTILE, STATED = "zero", "quintile", "stated"
 MEANING = (
     "One unit of sorting on a benchmark is the SD between schools of what the mean of the benchmark over all their "
-    "pupils adds to outcomes, net of chance. The benchmarks themselves are held constant; they are a measure of how much schools are known to "
-    "differ in their intake. That something unmeasured could move a school is no evidence that it does."
+    "pupils adds to outcomes, net of chance. The benchmarks themselves are held constant; they measure how much schools "
+    "are known to differ in their intake. That something unmeasured could move a school is no evidence that it does."
 )
 
 
@@ -39,14 +39,14 @@ class SortingSensitivity:
         One row a benchmark: benchmark, sorting_sd (outcome units: one unit of sorting), sorting_sd_raw (chance in small
         schools included), share_of_theta (of the SD of the values compared).
     schools : DataFrame
-        One row a school, line and scale: school, line (``zero``, ``quintile``: the nearer cut, ``stated``), scale, value,
-        at (where the line is), bias_needed (unshrunken scale, outcome units, signed: what would have to be wrong with
+        One row a school, line and scale: school, line (``zero``, ``quintile``: the nearer cut, ``stated``), scale,
+        value, at (where the line is), bias_needed (unshrunken scale, outcome units, signed: what would have to be wrong with
         the estimate, positive where the school is too high), and for each benchmark ``times <name>``, the size of that
         bias in units of sorting. Below .25: a quarter of the known sorting on the benchmark would do.
         ``robustness_value``: see :func:`unmeasured_schools`.
     shares : DataFrame
-        line, scale, benchmark, times, share: of schools that sorting `times` as strong as that on the benchmark, against
-        them, moves across the line.
+        line, scale, benchmark, times, share: of schools that sorting `times` as strong as that on the benchmark, in
+        the direction of the line, moves across it.
     context, unit : str
     """
 
@@ -78,8 +78,8 @@ class SortingSensitivity:
         direction = "stronger" if found["bias_needed"] > 0 else "weaker"
         return (
             f"School {school} is at {found['value']:.3g} {self.unit}; {name} is at {found['at']:.3g}. To put it there, "
-            f"its pupils would have to be {direction} than measured by {abs(found['bias_needed']):.3g} {self.unit} for a "
-            f"reason that is in no record: sorting {times or 'of unknown size'}."
+            f"its pupils would have to be {direction} than measured by {abs(found['bias_needed']):.3g} {self.unit} for "
+            f"a reason that is in no record: sorting {times or 'of unknown size'}."
         )
 
     @property
