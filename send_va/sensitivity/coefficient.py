@@ -159,6 +159,17 @@ class CoefficientSensitivity:
         return float(robustness_value(self.estimate, self.se, self.dof, self.q, self.alpha))
 
     @property
+    def table(self) -> pd.DataFrame:
+        """The estimate as it is, then its bounds: treatment, estimate, se, dof, robustness, then as `benchmarks`."""
+        as_is = {"benchmark": "", "label": "unadjusted", "kd": 0.0, "ky": 0.0, "r2_dz": 0.0, "r2_yz": 0.0}
+        reach = float(student.ppf(1.0 - self.alpha / 2.0, self.dof)) * self.se
+        as_is |= {"capped": False, "adjusted_estimate": self.estimate, "adjusted_se": self.se, "adjusted_t": self.t}
+        as_is |= {"adjusted_lower": self.estimate - reach, "adjusted_upper": self.estimate + reach}
+        rows = pd.DataFrame([as_is, *self.benchmarks.to_dict("records")], columns=list(self.benchmarks.columns))
+        known = {"treatment": self.treatment, "estimate": self.estimate, "se": self.se, "dof": self.dof}
+        return pd.DataFrame(known | {"robustness": self.robustness}, index=rows.index).join(rows)
+
+    @property
     def words(self) -> str:
         """How to read the numbers; of the benchmarks those that change the estimate most."""
         what = "bring it to zero" if self.q == 1.0 else f"reduce it by {100 * self.q:.0f} %"
@@ -171,13 +182,14 @@ class CoefficientSensitivity:
         ]
         first = self.benchmarks.drop_duplicates("benchmark")
         strongest = first.assign(left=(first["adjusted_estimate"] - self.estimate).abs()).nlargest(_SAID, "left")
-        for row in strongest.itertuples():
-            times = "as strong as" if row.kd == row.ky == 1.0 else f"{row.kd:g} times as strong as"
+        for row in strongest.to_dict("records"):
+            number = {str(key): float(value) for key, value in row.items() if key not in ("benchmark", "label")}
+            times = "" if number["kd"] == number["ky"] == 1.0 else f"{number['kd']:g} times "
             lines.append(
-                f"A confounder {times} {row.benchmark} would explain at most {100 * float(row.r2_dz):.2g} % of "
-                f"{self.treatment} and {100 * float(row.r2_yz):.2g} % of the outcome and leave "
-                f"{float(row.adjusted_estimate):.4g} ({float(row.adjusted_lower):.4g} to "
-                f"{float(row.adjusted_upper):.4g})."
+                f"A confounder {times}as strong as {row['benchmark']} would explain at most "
+                f"{100 * number['r2_dz']:.2g} % of {self.treatment} and {100 * number['r2_yz']:.2g} % of the outcome "
+                f"and leave {number['adjusted_estimate']:.4g} ({number['adjusted_lower']:.4g} to "
+                f"{number['adjusted_upper']:.4g})."
             )
         if self.impossible:
             lines.append(f"No confounder can be {', '.join(self.impossible)}: it would explain all of the treatment.")

@@ -54,8 +54,11 @@ class Crossings:
         return np.where(np.isfinite(either), either, np.nan)
 
 
+_SETTLED = 1e-6
+
+
 def find_crossings(
-    moved: Callable[[Floats], Floats], now: Quintiles, grid: Floats, *, refinements: int = 4
+    moved: Callable[[Floats], Floats], now: Quintiles, grid: Floats, *, refinements: int = 12
 ) -> Crossings:
     """Find where each school, moving alone, enters another quintile.
 
@@ -68,7 +71,8 @@ def find_crossings(
     grid : array, shape (g,)
         Ascending, zero among them.
     refinements : int
-        Steps of false position (Illinois) within the interval of the grid in which the quintile changes.
+        Most steps of false position (Illinois) within the interval of the grid in which the quintile changes; 0 for a
+        straight line between its ends.
 
     Returns
     -------
@@ -131,8 +135,7 @@ def _root(moved: Callable[[Floats], Floats], now: Quintiles, grid: Floats, value
     line = np.where(values[k, column] >= now.up, now.up, now.down)
     line = np.where(crosses, line, 0.0)
     f_near, f_far = values[k - 1, column] - line, values[k, column] - line
-    f_far = np.where(f_far == 0.0, 0.0, f_far)
-    side = np.zeros(len(column))
+    side, last = np.zeros(len(column)), near
     for _ in range(steps if crosses.any() else 0):
         at = _between(near, far, f_near, f_far)
         f_at = moved(np.where(crosses, at, 0.0)) - line
@@ -143,6 +146,9 @@ def _root(moved: Callable[[Floats], Floats], now: Quintiles, grid: Floats, value
         near, f_near = np.where(beyond, near, at), np.where(beyond, f_near, f_at)
         far, f_far = np.where(beyond, at, far), np.where(beyond, f_at, f_far)
         side = np.where(beyond, 1.0, -1.0)
+        settled, last = np.abs(at - last) <= _SETTLED * abs(grid[-1] - grid[0]), at
+        if (settled | ~crosses).all():
+            break
     return np.where(crosses, _between(near, far, f_near, f_far), np.nan)
 
 

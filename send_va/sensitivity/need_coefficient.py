@@ -111,9 +111,9 @@ def need_coefficients(
     names = (*changing, *held, OUTCOME)
     products = _within_schools(design, table, names)
     varying = [name for name in (*changing, *held) if products[names.index(name), names.index(name)] > 0.0]
-    groups = default_benchmarks(design.context, chosen) if benchmarks is None else dict(benchmarks)
-    groups = {label: [c for c in group if c in varying or c not in names] for label, group in groups.items()}
-    groups = {label: group for label, group in groups.items() if group}
+    given = default_benchmarks(design.context, chosen) if benchmarks is None else benchmarks
+    there = {label: [c for c in group if c in varying or c not in names] for label, group in given.items()}
+    groups = {label: group for label, group in there.items() if group}
     records = float(len(design.rows) - int((design.n_pupils > 0).sum()))
 
     def of(name: str, without: Sequence[str] = ()) -> CoefficientSensitivity:

@@ -30,7 +30,7 @@ COLUMNS = {
     "definition_lower": "the same below support (negative)",
     "sorting_prior_attainment": "unmeasured sorting needed, in units of that on prior attainment",
     "robustness_value": "share of membership and of outcome that a confounder must explain to bring theta to zero",
-    "label_bound_lower": "theta under `labelled`, unshrunken, its excess labelled pupils cut off the top; outcome units",
+    "label_bound_lower": "theta under `labelled`, unshrunken, excess labelled pupils cut off the top; outcome units",
     "label_bound_upper": "the same, cut off the bottom",
     "share_trimmed": "share of its labelled pupils that one national threshold would not label",
     "label_sign_known": "whether both bounds lie on one side of zero",
@@ -83,6 +83,27 @@ class Robustness:
         ]
         left = [f"Not applicable: {name} ({why})" for name, why in self.not_applicable.items()]
         return (first, *said, *left)
+
+    @property
+    def shares(self) -> pd.DataFrame:
+        """Share of schools whose quintile changes, by size of each departure (``tipping.csv``).
+
+        estimator, context, departure (``leniency``, ``need``, ``definition``, ``sorting``), benchmark (of sorting),
+        size (SDs of leniency; SDs of unexplained need; share of the way from support to EHCP; units of sorting),
+        share_changed. Of `definition` all schools move at once, of the others each alone.
+        """
+        parts = [part.shares.assign(departure=part.kind, benchmark="") for part in (self.leniency, self.need) if part]
+        if self.definition is not None:
+            tried = self.definition.thresholds.rename(columns={"threshold": "size"})
+            parts.append(tried[["size", "share_changed"]].assign(departure="definition", benchmark=""))
+        if self.sorting is not None:
+            lines = self.sorting.shares
+            lines = lines[(lines["line"] == QUINTILE) & (lines["scale"] == "shrunken") & lines["share"].notna()]
+            lines = lines.rename(columns={"times": "size", "share": "share_changed"})
+            parts.append(lines[["size", "share_changed", "benchmark"]].assign(departure="sorting"))
+        of = {name: self.table[name].iloc[0] for name in ("estimator", "context")}
+        columns = ["estimator", "context", "departure", "benchmark", "size", "share_changed"]
+        return pd.concat(parts, ignore_index=True).assign(**of)[columns]
 
     def __str__(self) -> str:
         return "\n".join(self.headlines)

@@ -133,7 +133,7 @@ def tip_by_leniency(
     *,
     effects: SchoolEffects | None = None,
     grid: ArrayLike = LENIENCY_GRID,
-    refinements: int = 4,
+    refinements: int = 12,
 ) -> Tipping:
     """Find the leniency of those who label its pupils at which each school's quintile changes.
 
@@ -153,7 +153,7 @@ def tip_by_leniency(
         at the estimates of the identification parameters.
     grid : array
         Departures tried, SDs of leniency; zero among them. Between two of them the crossing is found by `refinements`
-        steps.
+        steps at most.
 
     Returns
     -------

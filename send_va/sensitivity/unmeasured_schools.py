@@ -24,8 +24,9 @@ MULTIPLES = (0.1, 0.25, 0.5, 1.0)
 ZERO, QUINTILE, STATED = "zero", "quintile", "stated"
 MEANING = (
     "One unit of sorting on a benchmark is the SD between schools of what the mean of the benchmark over all their "
-    "pupils adds to outcomes, net of chance. The benchmarks themselves are held constant; they measure how much schools "
-    "are known to differ in their intake. That something unmeasured could move a school is no evidence that it does."
+    "pupils adds to outcomes, net of chance. The benchmarks themselves are held constant; they measure how much "
+    "schools are known to differ in their intake. That something unmeasured could move a school is no evidence that it "
+    "does."
 )
 
 
@@ -40,9 +41,9 @@ class SortingSensitivity:
         schools included), share_of_theta (of the SD of the values compared).
     schools : DataFrame
         One row a school, line and scale: school, line (``zero``, ``quintile``: the nearer cut, ``stated``), scale,
-        value, at (where the line is), bias_needed (unshrunken scale, outcome units, signed: what would have to be wrong with
-        the estimate, positive where the school is too high), and for each benchmark ``times <name>``, the size of that
-        bias in units of sorting. Below .25: a quarter of the known sorting on the benchmark would do.
+        value, at (where the line is), bias_needed (unshrunken scale, outcome units, signed: what would have to be wrong
+        with the estimate, positive where the school is too high), and for each benchmark ``times <name>``: that bias in
+        units of sorting. Below .25 in size: a quarter of the known sorting on the benchmark would do.
         ``robustness_value``: see :func:`unmeasured_schools`.
     shares : DataFrame
         line, scale, benchmark, times, share: of schools that sorting `times` as strong as that on the benchmark, in
