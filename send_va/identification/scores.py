@@ -37,14 +37,22 @@ class Assumptions:
 
 
 def entry_need(
-    records: LabelRecords, parameters: Parameters, assumptions: Assumptions, entry: Ints
+    records: LabelRecords, parameters: Parameters, assumptions: Assumptions, entry: Ints, above: float = 0.0
 ) -> tuple[Floats, Floats]:
     """Expected need of every pupil from the label before transfer alone; closed form.
+
+    Parameters
+    ----------
+    records, parameters, assumptions
+    entry : integer array, shape (n,)
+        Label before transfer; -1 unknown.
+    above : float
+        How far above the national support threshold need counts as need, in SDs of unexplained need.
 
     Returns
     -------
     pi : array, shape (n,)
-        Probability that need is above the national support threshold.
+        Probability that need is above the national support threshold (by `above`).
     severity : array, shape (n,)
         Expected need minus what background explains, intake need included, in SDs of unexplained need.
 
@@ -64,14 +72,14 @@ def entry_need(
     [0.02, 0.7, 1.0]
     """
     base, cuts = _base_and_cuts(records, parameters)
-    threshold, moved = _threshold(records, parameters, assumptions, base)
+    threshold, moved = _threshold(records, parameters, assumptions, base, above)
     low, high = kernels.intervals(cuts, entry)
     pi, mean = kernels.entry_scores(threshold, low, high, assumptions.label_reliability, *_SMOOTH)
     return pi, mean + moved
 
 
 def both_need(
-    records: LabelRecords, parameters: Parameters, assumptions: Assumptions, entry: Ints
+    records: LabelRecords, parameters: Parameters, assumptions: Assumptions, entry: Ints, above: float = 0.0
 ) -> tuple[Floats, Floats]:
     """Expected need of every pupil from both labels; an unknown label before transfer is summed over.
 
@@ -98,7 +106,7 @@ def both_need(
     True
     """
     base, cuts = _base_and_cuts(records, parameters)
-    threshold, moved = _threshold(records, parameters, assumptions, base)
+    threshold, moved = _threshold(records, parameters, assumptions, base, above)
     pi, mean = kernels.both_scores(
         threshold,
         cuts,
@@ -143,7 +151,7 @@ def _base_and_cuts(records: LabelRecords, parameters: Parameters) -> tuple[Float
 
 
 def _threshold(
-    records: LabelRecords, parameters: Parameters, assumptions: Assumptions, base: Floats
+    records: LabelRecords, parameters: Parameters, assumptions: Assumptions, base: Floats, above: float
 ) -> tuple[Floats, Floats]:
     """Unexplained need at the national threshold, and unexplained need shared by school, feeder and authority."""
     shared = parameters.intake[records.school]
@@ -155,4 +163,4 @@ def _threshold(
         own = parameters.la_entry[:, 0][records.feeder_la]
         sorted_in += assumptions.area_sorting_share * np.where(records.feeder_la >= 0, own, 0.0)
     scale = np.sqrt(assumptions.label_reliability)
-    return (parameters.tau[0] - base - sorted_in) / scale, (shared + sorted_in) / scale
+    return (parameters.tau[0] + above - base - sorted_in) / scale, (shared + sorted_in) / scale
