@@ -50,6 +50,8 @@ class PupilDesign:
         Complete pupils of the records, those of schools left out included: scores are given for all of them.
     left_out : tuple of int
         Places of schools left out because they cannot be compared.
+    frequencies : array, shape (n,), optional
+        How many records each row counts for, above 0; one each where None.
     """
 
     columns: tuple[str, ...]
@@ -66,6 +68,7 @@ class PupilDesign:
     outcome_sd: float
     n_scored: int
     left_out: tuple[int, ...] = ()
+    frequencies: FloatArray | None = None
 
     def without_schools(self, left_out: NDArray[np.integer]) -> PupilDesign:
         """The same without the pupils of some schools (places in `schools`), which keep their names and no pupil."""
@@ -76,7 +79,15 @@ class PupilDesign:
         sizes[left_out] = 0
         starts = np.concatenate([[0], np.cumsum(sizes)])
         places = tuple(int(place) for place in left_out)
-        return replace(self, rows=self.rows[keep], order=self.order[keep], starts=starts, left_out=places)
+        frequencies = None if self.frequencies is None else self.frequencies[keep]
+        return replace(
+            self,
+            rows=self.rows[keep],
+            order=self.order[keep],
+            starts=starts,
+            left_out=places,
+            frequencies=frequencies,
+        )
 
     def ordered(self, scores: tuple[FloatArray, FloatArray | None]) -> tuple[FloatArray, FloatArray | None]:
         """Scores of all complete pupils, in order of `rows`; ones of another number are handed back as they are."""
