@@ -190,7 +190,7 @@ def pupil_design(
         order=order,
         schools=tuple(profile.schools.schools),
         context=context,
-        means=_school_means(rows[:, at], starts) + center[at],
+        means=school_means(rows[:, at], starts) + center[at],
         n_left_out=int(profile.n_rows) - done,
         prior_mean=prior.mean,
         prior_sd=prior.sd,
@@ -199,9 +199,24 @@ def pupil_design(
     )
 
 
-def _school_means(columns: FloatArray, starts: NDArray[np.int64]) -> FloatArray:
-    """Means of centred columns (n, k) over the pupils of each school, zero for a school without pupils."""
+def school_means(columns: FloatArray, starts: NDArray[np.int64], frequencies: FloatArray | None = None) -> FloatArray:
+    """Means of centred columns (n, k) over the pupils of each school, zero for a school without pupils.
+
+    Parameters
+    ----------
+    columns : array, shape (n, k)
+        Sorted by school.
+    starts : integer array, shape (schools + 1,)
+    frequencies : array, shape (n,), optional
+        How many pupils each row counts for.
+
+    Returns
+    -------
+    array, shape (schools, k)
+    """
     sizes = np.diff(starts)
     codes = np.repeat(np.arange(len(sizes)), sizes)
-    sums = [np.bincount(codes, weights=column, minlength=len(sizes)) for column in columns.T]
-    return np.asarray(np.reshape(sums, (len(sums), len(sizes))).T / np.maximum(sizes, 1)[:, None])
+    times = np.ones(len(codes)) if frequencies is None else frequencies
+    pupils = np.bincount(codes, weights=times, minlength=len(sizes))
+    sums = [np.bincount(codes, weights=column * times, minlength=len(sizes)) for column in columns.T]
+    return np.asarray(np.reshape(sums, (len(sums), len(sizes))).T / np.where(pupils > 0.0, pupils, 1.0)[:, None])
