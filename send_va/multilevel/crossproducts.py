@@ -187,6 +187,8 @@ def _row_factor(n: int, weights: FloatArray | None, frequencies: FloatArray | No
             continue
         if given.shape != (n,) or not np.all(np.isfinite(given)) or np.any(given <= 0):
             raise InputError(f"{name} must be one positive, finite number a record", "Leave out records of weight 0.")
+        if name == "frequencies" and np.all(given == 1.0):
+            continue  # one record a row gives the sums of no frequencies to the last bit
         factor = given if factor is None else factor * given
     return factor
 

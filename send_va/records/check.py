@@ -1,6 +1,6 @@
 """Every rule that the records of a study break, listed at once."""
 
-# ruff: noqa: PD004 (Ibis expressions, whose notnull has no other name)
+# ruff: noqa: PD003, PD004 (Ibis expressions, whose isnull and notnull have no other name)
 from __future__ import annotations
 
 import re
@@ -15,7 +15,9 @@ import pandas as pd
 from send_va.errors import BrokenRule, Failure, InputError
 from send_va.records.academic_years import NO_KS2_REASON, YEAR_11_ENDS_WITHOUT_KS2, academic_year_end
 from send_va.records.columns import as_code
+from send_va.records.fields import TERMS
 from send_va.records.profile import NO_COMPLETE_PUPIL, NO_SEND, ONE_PUPIL, ONLY_SEND, count_schools
+from send_va.records.roll import count_earlier
 from send_va.records.rules import MOST_EXAMPLES, RowRule, evaluate, schema_rules
 from send_va.records.sources import reading
 
@@ -138,10 +140,12 @@ def check_cohort(cohort: Cohort, *, baseline: str = "KS2") -> CheckReport:
         *_row_failures(cohort),
         *_column_failures(cohort),
         *_pupil_failures(cohort),
+        *_roll_failures(cohort),
         *_school_failures(cohort),
         *_cohort_year_failures(cohort, baseline),
     ]
-    return CheckReport((), cohort.n_rows, str(cohort.source)).with_failures(found)
+    n_rows = cohort.n_rows + count_earlier(cohort)
+    return CheckReport((), n_rows, str(cohort.source)).with_failures(found)
 
 
 def _entry_mapping(cohort: Cohort) -> Iterator[Failure]:
@@ -205,18 +209,72 @@ def _pupil_failures(cohort: Cohort) -> Iterator[Failure]:
     by_pupil = pairs.group_by(pupil).aggregate(schools=pairs[school].count(), most=pairs.rows.max())
     twice, moved = by_pupil.filter(by_pupil.most > 1), by_pupil.filter(by_pupil.schools > 1)
     counts = _rows(cohort, by_pupil.aggregate(twice=(by_pupil.most > 1).sum(), moved=(by_pupil.schools > 1).sum()))[0]
-    rules = []
     if counts["twice"]:
         remedy = "Keep one row per pupil and key stage; pool years by giving each its own pupil ids."
-        rules.append((twice, "has one row", remedy))
+        yield _pupil_failure(cohort, known, twice, BrokenRule("has one row", pupil, remedy=remedy))
     if counts["moved"]:
         remedy = "Keep the school at which the pupil is counted at the end of the key stage."
-        rules.append((moved, "is in one school", remedy))
-    for pupils, rule, remedy in rules:
-        rows = known.semi_join(pupils, pupil)
-        first = _rows(cohort, rows.select("row_number").order_by("row_number").limit(MOST_EXAMPLES))
-        total = _rows(cohort, rows.aggregate(rows=rows.count()))[0]["rows"]
-        yield BrokenRule(rule, pupil, int(str(total)), tuple(int(str(r["row_number"])) for r in first), remedy=remedy)
+        if cohort.roles.terms_on_roll is not None:
+            remedy += " Rows of schools attended before need 0 in the column of on_roll_at_end."
+        yield _pupil_failure(cohort, known, moved, BrokenRule("is in one school", pupil, remedy=remedy))
+
+
+def _pupil_failure(cohort: Cohort, among: ir.Table, pupils: ir.Table, broken: BrokenRule) -> Failure:
+    """Count the rows of the pupils who break a rule, and name the first of them; never the pupils."""
+    rows = among.semi_join(pupils, cohort.roles.pupil)
+    first = _rows(cohort, rows.select("row_number").order_by("row_number").limit(MOST_EXAMPLES))
+    total = _rows(cohort, rows.aggregate(rows=rows.count()))[0]["rows"]
+    return replace(broken, count=int(str(total)), rows=tuple(int(str(row["row_number"])) for row in first))
+
+
+def _roll_failures(cohort: Cohort) -> Iterator[Failure]:
+    """Look at pupils with rows of several schools: terms must add up, and one row is that at the end."""
+    roles = cohort.roles
+    if cohort.earlier is None or roles.terms_on_roll is None:
+        return
+    pupil, school, terms = roles.pupil, roles.school, roles.terms_on_roll
+    every = cohort.table.select("row_number", pupil, school, terms, at_end=ibis.literal(1))
+    before = cohort.earlier.select("row_number", pupil, school, terms, at_end=ibis.literal(0))
+    both = every.union(before)
+    both = both.filter(both[pupil].notnull())
+    pairs = both.group_by([pupil, school]).aggregate(
+        rows=both.count(),
+        before=both.count(where=both.at_end == 0),
+        terms=both[terms].sum(),
+        blank=both[terms].isnull().sum(),
+    )
+    pairs = pairs.mutate(again=(pairs.before > 0) & (pairs.rows > 1))
+    found = pairs.group_by(pupil).aggregate(
+        before=pairs.before.sum(),
+        at_end=pairs.rows.sum() - pairs.before.sum(),
+        terms=pairs.terms.sum(),
+        blank=pairs.blank.sum(),
+        again=pairs.again.any(),
+    )
+    rules = _roll_rules(found, pupil, terms)
+    counts = _rows(cohort, found.aggregate(**{f"rule_{i}": breaks.sum() for i, (breaks, _) in enumerate(rules)}))[0]
+    for i, (breaks, rule) in enumerate(rules):
+        if counts[f"rule_{i}"]:
+            yield _pupil_failure(cohort, both, found.filter(breaks), rule)
+
+
+def _roll_rules(found: ir.Table, pupil: str, terms: str) -> list[tuple[ir.BooleanColumn, BrokenRule]]:
+    """Which pupils break which rule; `found` has a row a pupil."""
+    stays = "Add up the terms of all stays at the school in one row."
+    sums = "Give each term to the school on whose roll the pupil was in that term."
+    blanks = "Fill it in: how much of the pupil each school stands for hangs on it."
+    nowhere = "Without one there is no result to share out: these rows are in no estimate."
+    several = "is not missing where a pupil has rows of several schools"
+    at_end = "has a row at the school at the end of the key stage"
+    return [
+        (found.again, BrokenRule("has one row a school", pupil, remedy=stays)),
+        (
+            (found.terms > TERMS) & (found.before > 0),
+            BrokenRule(f"adds up to at most {TERMS} over the rows of a pupil", terms, remedy=sums),
+        ),
+        ((found.blank > 0) & (found.before > 0), BrokenRule(several, terms, remedy=blanks)),
+        (found.at_end == 0, BrokenRule(at_end, pupil, remedy=nowhere, level="warning")),
+    ]
 
 
 def _school_failures(cohort: Cohort) -> Iterator[Failure]:

@@ -32,7 +32,9 @@ ROLE_FIELDS: Final = (
     "prior_sem",
     "sen_status",
     "sen_status_entry",
+    "on_roll_at_end",
 )
+TERMS: Final = 15  # from the autumn of Year 7 to the summer of Year 11
 REQUIRED_FIELDS: Final = ("pupil", "school", "outcome", "prior", "sen_status")
 
 _NEVER = "never"
@@ -124,7 +126,7 @@ def _who_and_where() -> dict[str, pa.Column]:
             published=_NEVER,
             nullable=False,
             source="KS4_PupilMatchingRefAnonymous",
-            allowed="any; one row a pupil",
+            allowed="any; one row a pupil (with `on_roll_at_end` one a pupil and school)",
         ),
         "school": define_field(
             "code",
@@ -284,11 +286,20 @@ def _school_life() -> dict[str, pa.Column]:
     return {
         "terms_on_roll": define_field(
             "whole number",
-            "Terms on the school's roll, of the 15 from Year 7 to Year 11.",
+            "Terms on the school's roll, of the 15 from Year 7 to Year 11. With the role, they weight pupils in one "
+            "sensitivity column, after FFT Education Datalab (Who's Left, 2017); no run needs it.",
             unit="terms",
             source="derived from EntryDate_SPRyy and termly census rolls",
-            checks=[pa.Check.in_range(0, 15)],
-            allowed="0 to 15",
+            checks=[pa.Check.in_range(0, TERMS)],
+            allowed="0 to 15; with the role 1 to 15",
+        ),
+        "on_roll_at_end": define_field(
+            "flag",
+            "1 in the row of the school at which the pupil is counted at the end of the key stage, 0 in rows of "
+            "schools attended before, which serve the sensitivity column of `terms_on_roll` and nothing else.",
+            source="derived: KS4_URN against termly census rolls",
+            allowed="0, 1; as a role only",
+            nullable=False,
         ),
         "sessions_absent": define_field(
             "whole number",
@@ -352,7 +363,7 @@ def field_definitions(sen: SenCodes | None = None, outcome_range: OutcomeRange =
     Examples
     --------
     >>> field_definitions()["terms_on_roll"].metadata["allowed"]
-    '0 to 15'
+    '0 to 15; with the role 1 to 15'
     """
     return {
         **_who_and_where(),

@@ -20,6 +20,7 @@ from send_va.records.columns import as_code, as_number, as_sen_level
 from send_va.records.fields import OutcomeRange
 from send_va.records.profile import CohortProfile, profile_cohort
 from send_va.records.roles import Roles, SenCodes, nearest_name
+from send_va.records.roll import split_by_roll
 from send_va.records.schema import column_kinds, pupil_schema
 from send_va.records.sources import OpenedSource, Source, open_file, open_frame, reading, require_columns
 
@@ -34,7 +35,7 @@ class Cohort:
 
     Attributes
     ----------
-    table : ibis table, one row per pupil in file order
+    table : ibis table, one row per pupil (at the school at the end of the key stage) in file order
         Columns with a role and known fields, under canonical names, numbers as float64 and codes as text, and four
         derived columns: ``row_number`` (from 1), ``sen_level`` and ``sen_level_entry`` (int8; 0 none, 1 SEN support,
         2 EHC plan; the second only with that role) and ``complete`` (nothing missing that an estimate needs).
@@ -52,6 +53,9 @@ class Cohort:
         Canonical name to name in the file, where they differ.
     synthetic : bool
         True when the records are simulated.
+    earlier : ibis table or None
+        Rows of schools that pupils attended before, as `table`; None without the role `on_roll_at_end`. In no estimate
+        but the one weighted by terms on roll: see `send_va.records.roll`.
     """
 
     table: ir.Table = field(repr=False)
@@ -63,6 +67,7 @@ class Cohort:
     columns: Mapping[str, str]
     synthetic: bool
     connection: Backend = field(repr=False)
+    earlier: ir.Table | None = field(default=None, repr=False)
 
     @classmethod
     def from_pandas(
@@ -119,7 +124,7 @@ class Cohort:
 
     @cached_property
     def n_rows(self) -> int:
-        """Number of rows, incomplete ones included."""
+        """Number of rows, incomplete ones included; rows of schools attended before are not."""
         with reading(self.source.name):
             return int(self.connection.execute(self.table.count()))
 
@@ -267,8 +272,9 @@ def _assemble(
         "row_number",
         **{name: as_code(recorded[name]) if kinds[name] == "code" else as_number(recorded[name]) for name in in_file},
     )
+    table, earlier = split_by_roll(_with_derived(typed, roles, sen), roles)
     return Cohort(
-        table=_with_derived(typed, roles, sen),
+        table=table,
         recorded=recorded,
         roles=roles,
         sen=sen,
@@ -277,6 +283,7 @@ def _assemble(
         columns=MappingProxyType(dict(columns)),
         synthetic=synthetic,
         connection=opened.connection,
+        earlier=earlier,
     )
 
 

@@ -68,6 +68,13 @@ class Roles:
         Terms of the pupil background: a plain column name for a number, ``C(name)`` for text or coded categories.
     prior_sem : tuple of str
         Columns with the standard error of measurement of each `prior`, in the same order; empty when unknown.
+    terms_on_roll : str or None
+        Column of the number of school terms, of the 15 from Year 7 to Year 11, that the pupil was on the roll of the
+        school of the row. It weights pupils in one sensitivity column and is used for nothing else.
+    on_roll_at_end : str or None
+        Column with 1 in the row of the school at which the pupil is counted at the end of the key stage and 0 in rows
+        of schools attended before. With it, and with `terms_on_roll`, a pupil may have one row a school; every
+        published estimate is of the rows with 1.
 
     Raises
     ------
@@ -97,6 +104,8 @@ class Roles:
     feeder_la: str | None = None
     context: tuple[str, ...] = ()
     prior_sem: tuple[str, ...] = ()
+    terms_on_roll: str | None = None
+    on_roll_at_end: str | None = None
 
     def __post_init__(self) -> None:
         for name in _LISTS:
@@ -174,7 +183,8 @@ class Roles:
         bodies = (self.la, self.region, self.feeder, self.trust, self.feeder_trust, self.feeder_la)
         single = (self.pupil, self.school, *bodies, self.cohort, self.outcome)
         status = (self.sen_status, self.sen_status_entry)
-        names = [*single, *self.prior, *self.prior_sem, *status, *self.context_columns]
+        roll = (self.terms_on_roll, self.on_roll_at_end)
+        names = [*single, *self.prior, *self.prior_sem, *status, *self.context_columns, *roll]
         return tuple(dict.fromkeys(name for name in names if name))
 
     @property
@@ -304,6 +314,7 @@ def _contradictions(roles: Roles) -> Iterable[Failure]:
             yield BrokenRule("is no pupil id, school or SEN status", f"roles.context: {name}", remedy=remedy)
         elif name in (roles.la, roles.feeder, roles.feeder_la, roles.cohort) and name not in roles.categorical:
             yield BrokenRule("is declared as a category", f"roles.context: {name}", remedy=f"Write C({name}).")
+    yield from _roll_contradictions(roles)
     others = (roles.school, roles.la, roles.feeder, roles.feeder_la, roles.cohort, roles.outcome, roles.sen_status)
     if roles.pupil in (*others, roles.sen_status_entry, *roles.prior, *roles.prior_sem):
         remedy = "Pupil ids find duplicates and have no other part."
@@ -312,3 +323,19 @@ def _contradictions(roles: Roles) -> Iterable[Failure]:
         if name in DERIVED_COLUMNS:
             remedy = "The reader makes a column of this name; map yours to another name under [columns]."
             yield BrokenRule("does not use a reserved name", name, remedy=remedy)
+
+
+def _roll_contradictions(roles: Roles) -> Iterable[Failure]:
+    if roles.on_roll_at_end and not roles.terms_on_roll:
+        remedy = "Name the column of the terms: rows of schools attended before are there for their terms only."
+        yield BrokenRule("is given with on_roll_at_end", "roles.terms_on_roll", remedy=remedy)
+    others = [
+        *(getattr(roles, name) for name in ("pupil", "school", "la", "feeder", "cohort", "outcome", "sen_status")),
+        *(roles.sen_status_entry, *roles.prior, *roles.prior_sem, *roles.context_columns),
+    ]
+    for name in ("terms_on_roll", "on_roll_at_end"):
+        column = getattr(roles, name)
+        twice = column is not None and (column in others or roles.terms_on_roll == roles.on_roll_at_end)
+        if twice:
+            remedy = "Time on a roll is partly the rated school's doing: it weights pupils and explains nothing."
+            yield BrokenRule("has no other role", f"roles.{name}: {column}", remedy=remedy)

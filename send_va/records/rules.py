@@ -12,7 +12,7 @@ import pandera.pandas as pan
 
 from send_va.errors import BrokenRule, Failure
 from send_va.records.columns import as_code, as_number, is_not_a_number
-from send_va.records.fields import ORDERED_FIELDS
+from send_va.records.fields import ORDERED_FIELDS, TERMS
 from send_va.records.schema import pupil_schema
 from send_va.records.sources import reading
 
@@ -202,8 +202,17 @@ def _column_rules(cohort: Cohort, name: str, definition: pan.Column) -> list[Row
     for check in definition.checks:
         rules.append(_checked(name, check, typed, shown, metadata["level"], is_status=name in _status_columns(cohort)))
     if name in cohort.roles.columns:
-        rules.append(_missing_rule(cohort, name, typed.isnull() & ~unreadable, definition.nullable))
+        missing = typed.isnull() & ~unreadable & _needed_in(cohort, name)
+        rules.append(_missing_rule(cohort, name, missing, definition.nullable))
     return rules
+
+
+def _needed_in(cohort: Cohort, name: str) -> ir.BooleanColumn:
+    """Rows that must hold a value: in rows of schools attended before, all but who, where and how long may be blank."""
+    roles = cohort.roles
+    if roles.on_roll_at_end is None or name in (roles.pupil, roles.school, roles.terms_on_roll, roles.on_roll_at_end):
+        return ibis.literal(True)
+    return (as_number(cohort.recorded[roles.on_roll_at_end]) != 0).fill_null(True)
 
 
 def _status_columns(cohort: Cohort) -> tuple[str | None, ...]:
@@ -219,6 +228,8 @@ def _missing_rule(cohort: Cohort, name: str, missing: ir.BooleanColumn, nullable
             remedy += f" If a blank means no SEN, write {cohort.sen.none[0]}."
     elif name == cohort.roles.sen_status_entry:
         remedy = "These rows stay in, but their need at transfer is unknown."
+    elif name == cohort.roles.terms_on_roll:
+        remedy = f"These rows stay in, and count as {TERMS} terms in the column weighted by terms on roll."
     else:
         remedy = "These rows stay in."
     return RowRule(name, "is not missing", missing, remedy, level="warning")
@@ -276,6 +287,8 @@ def sql_form(check: pan.Check, column: ir.Column) -> tuple[ir.BooleanColumn, str
         case "in_range":
             low, high = bounds["min_value"], bounds["max_value"]
             return (column < low) | (column > high), f"is between {low:g} and {high:g}"
+        case "greater_than":
+            return column <= bounds["min_value"], f"is above {bounds['min_value']:g}"
         case "greater_than_or_equal_to":
             return column < bounds["min_value"], f"is at least {bounds['min_value']:g}"
         case "less_than_or_equal_to":

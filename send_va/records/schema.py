@@ -32,6 +32,13 @@ def _context_definition(name: str, categorical: bool, known: Mapping[str, pa.Col
     return define_field(kind, description, source="study file", allowed="any" if categorical else "finite")
 
 
+def _terms_definition(known: pa.Column) -> pa.Column:
+    """With the role, a row of no term at all stands for nothing."""
+    definition = copy.copy(known)
+    definition.checks = [*known.checks, pa.Check.gt(0)]
+    return definition
+
+
 def role_fields(roles: Roles) -> dict[str, str]:
     """Canonical field behind each column that has one of the main roles.
 
@@ -51,7 +58,7 @@ def role_fields(roles: Roles) -> dict[str, str]:
     'prior'
     """
     named: dict[str, str] = {}
-    for name in ROLE_FIELDS:
+    for name in (*ROLE_FIELDS, "terms_on_roll"):
         value = getattr(roles, name)
         for column in (value,) if isinstance(value, str) else (value or ()):
             named[column] = name
@@ -94,6 +101,8 @@ def pupil_schema(
     columns: dict[str, pa.Column] = {}
     for column, name in role_fields(roles).items():
         columns[column] = copy.copy(known[name])
+    if roles.terms_on_roll is not None:
+        columns[roles.terms_on_roll] = _terms_definition(known["terms_on_roll"])
     for column in roles.context_columns:
         columns[column] = _context_definition(column, column in roles.categorical, known)
     for definition in columns.values():

@@ -94,9 +94,14 @@ def design_rows(design: PupilDesign, columns: NeedColumns, scores: FloatArray, p
 def weighted_products(
     design: PupilDesign, columns: NeedColumns, rows: FloatArray, weights: FloatArray
 ) -> CrossProducts:
-    """Cross-products by school of :func:`design_rows`, school means included, with precision `weights` (n,)."""
+    """Cross-products by school of :func:`design_rows`, school means included, with precision `weights` (n,).
+
+    Rows count as often as ``design.frequencies`` says.
+    """
     pupil = [name for name in columns.held if name not in design.mean_names]
-    products = cross_products(rows, design.codes, len(design.schools), pupil, weights=weights)
+    products = cross_products(
+        rows, design.codes, len(design.schools), pupil, weights=weights, frequencies=design.frequencies
+    )
     center = np.array(
         [0.0 if name in columns.changing else design.center[design.columns.index(name)] for name in pupil]
     )

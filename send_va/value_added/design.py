@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -144,28 +144,75 @@ def labelled_products(
         No pupil with need, or none without, has a complete record.
     """
     coder = RowCoder.of(cohort, profile, context, profile.priors[cohort.roles.prior[0]].mean_need)
-    columns = (INTERCEPT, NEED, EHCP, *coder.columns[1:])
     _require_complete_errors(cohort, profile)
     errors = _ErrorSums.zero(cohort, 3 * len(profile.schools.schools))
+    done = 0
+
+    def each(batch: pa.RecordBatch, codes: NDArray[np.int64]) -> None:
+        nonlocal done
+        errors.add(batch, codes)
+        done += batch.num_rows
+        if progress is not None:
+            progress(done)
+
+    batches = cohort.batches([*coder.wanted, "sen_level", *cohort.roles.prior_sem])
+    total = status_sums(coder, ((batch, None) for batch in batches), each)
+    return replace(_assembled(total, coder, profile, context, done), error_sums=errors.by_status())
+
+
+def status_sums(
+    coder: RowCoder,
+    batches: Iterable[tuple[pa.RecordBatch, FloatArray | None]],
+    each: Callable[[pa.RecordBatch, NDArray[np.int64]], None] | None = None,
+) -> CrossProducts:
+    """Sum products of all design columns by SEN status and school.
+
+    Parameters
+    ----------
+    coder : RowCoder
+    batches : iterable of (pyarrow.RecordBatch, array or None)
+        Columns ``coder.wanted`` and ``sen_level``; how many records each row counts for, None for one each.
+    each : callable, optional
+        Called with every batch and the group of each of its rows.
+
+    Returns
+    -------
+    CrossProducts
+        Groups are ``level * schools + school``.
+
+    Raises
+    ------
+    InputError
+        There is no batch.
+    """
+    columns = (INTERCEPT, NEED, EHCP, *coder.columns[1:])
+    schools = len(coder.schools)
     total: CrossProducts | None = None
     center: FloatArray | None = None
-    done = 0
-    for batch in cohort.batches([*coder.wanted, "sen_level", *cohort.roles.prior_sem]):
+    for batch, frequencies in batches:
         level = np.asarray(batch.column("sen_level").to_numpy(zero_copy_only=False), dtype=np.int64)
         rows = np.insert(coder.rows(batch), [1, 1], np.column_stack([level > 0, level == 2]), axis=1)
-        codes = level * len(profile.schools.schools) + coder.school_codes(batch)
-        errors.add(batch, codes)
+        codes = level * schools + coder.school_codes(batch)
         if center is None:
             center = rows.mean(axis=0)
             center[[columns.index(name) for name in (INTERCEPT, NEED, EHCP, PRIOR_SLOPE)]] = 0.0
-        part = cross_products(rows, codes, 3 * len(profile.schools.schools), columns, center=center)
+        part = cross_products(rows, codes, 3 * schools, columns, center=center, frequencies=frequencies)
         total = part if total is None else total + part
-        done += len(rows)
-        if progress is not None:
-            progress(done)
+        if each is not None:
+            each(batch, codes)
     if total is None:
         raise InputError("no pupil has a complete record", "send-va check lists what is missing, column by column.")
-    return replace(_assembled(total, coder, profile, context, done), error_sums=errors.by_status())
+    return total
+
+
+def by_status(total: CrossProducts, context: ContextColumns) -> tuple[CrossProducts, ...]:
+    """Part the sums of :func:`status_sums` by status (none, support, EHCP) and add the school means of `context`."""
+    n = total.n_groups // 3
+    strata = tuple(
+        replace(total, products=total.products[k * n : (k + 1) * n], counts=total.counts[k * n : (k + 1) * n])
+        for k in range(3)
+    )
+    return _with_school_means(strata, context)
 
 
 def _require_complete_errors(cohort: Cohort, profile: CohortProfile) -> None:
@@ -211,27 +258,18 @@ def _assembled(
 ) -> LabelledProducts:
     n = len(profile.schools.schools)
     counts = total.counts.reshape(3, n).T.astype(np.int64)
-    by_status = counts.sum(axis=0)
-    if by_status[0] == 0 or by_status[1:].sum() == 0:
-        which = "without need" if by_status[0] == 0 else "with need"
+    pupils = counts.sum(axis=0)
+    if pupils[0] == 0 or pupils[1:].sum() == 0:
+        which = "without need" if pupils[0] == 0 else "with need"
         raise InputError(
             f"no pupil {which} has a complete record: there is nothing to compare",
             "Check [sen] in the study file against the codes in the file (send-va check).",
         )
-    strata = tuple(
-        replace(
-            total,
-            products=total.products[k * n : (k + 1) * n],
-            counts=total.counts[k * n : (k + 1) * n],
-        )
-        for k in range(3)
-    )
-    strata = _with_school_means(strata, context)
     return LabelledProducts(
-        strata=strata,
+        strata=by_status(total, context),
         schools=tuple(profile.schools.schools),
         context=context,
-        need_columns=(NEED, EHCP) if by_status[1] and by_status[2] else (NEED,),
+        need_columns=(NEED, EHCP) if pupils[1] and pupils[2] else (NEED,),
         counts=counts,
         flags=profile.schools.flags,
         n_left_out=int(profile.n_rows) - done,

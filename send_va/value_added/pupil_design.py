@@ -50,6 +50,8 @@ class PupilDesign:
         Complete pupils of the records, those of schools left out included: scores are given for all of them.
     left_out : tuple of int
         Places of schools left out because they cannot be compared.
+    frequencies : array, shape (n,), optional
+        How many records each row counts for, above 0; one each where None.
     """
 
     columns: tuple[str, ...]
@@ -66,6 +68,7 @@ class PupilDesign:
     outcome_sd: float
     n_scored: int
     left_out: tuple[int, ...] = ()
+    frequencies: FloatArray | None = None
 
     def without_schools(self, left_out: NDArray[np.integer]) -> PupilDesign:
         """The same without the pupils of some schools (places in `schools`), which keep their names and no pupil."""
@@ -76,7 +79,15 @@ class PupilDesign:
         sizes[left_out] = 0
         starts = np.concatenate([[0], np.cumsum(sizes)])
         places = tuple(int(place) for place in left_out)
-        return replace(self, rows=self.rows[keep], order=self.order[keep], starts=starts, left_out=places)
+        frequencies = None if self.frequencies is None else self.frequencies[keep]
+        return replace(
+            self,
+            rows=self.rows[keep],
+            order=self.order[keep],
+            starts=starts,
+            left_out=places,
+            frequencies=frequencies,
+        )
 
     def ordered(self, scores: tuple[FloatArray, FloatArray | None]) -> tuple[FloatArray, FloatArray | None]:
         """Scores of all complete pupils, in order of `rows`; ones of another number are handed back as they are."""
@@ -179,7 +190,7 @@ def pupil_design(
         order=order,
         schools=tuple(profile.schools.schools),
         context=context,
-        means=_school_means(rows[:, at], starts) + center[at],
+        means=school_means(rows[:, at], starts) + center[at],
         n_left_out=int(profile.n_rows) - done,
         prior_mean=prior.mean,
         prior_sd=prior.sd,
@@ -188,9 +199,24 @@ def pupil_design(
     )
 
 
-def _school_means(columns: FloatArray, starts: NDArray[np.int64]) -> FloatArray:
-    """Means of centred columns (n, k) over the pupils of each school, zero for a school without pupils."""
+def school_means(columns: FloatArray, starts: NDArray[np.int64], frequencies: FloatArray | None = None) -> FloatArray:
+    """Means of centred columns (n, k) over the pupils of each school, zero for a school without pupils.
+
+    Parameters
+    ----------
+    columns : array, shape (n, k)
+        Sorted by school.
+    starts : integer array, shape (schools + 1,)
+    frequencies : array, shape (n,), optional
+        How many pupils each row counts for.
+
+    Returns
+    -------
+    array, shape (schools, k)
+    """
     sizes = np.diff(starts)
     codes = np.repeat(np.arange(len(sizes)), sizes)
-    sums = [np.bincount(codes, weights=column, minlength=len(sizes)) for column in columns.T]
-    return np.asarray(np.reshape(sums, (len(sums), len(sizes))).T / np.maximum(sizes, 1)[:, None])
+    times = np.ones(len(codes)) if frequencies is None else frequencies
+    pupils = np.bincount(codes, weights=times, minlength=len(sizes))
+    sums = [np.bincount(codes, weights=column * times, minlength=len(sizes)) for column in columns.T]
+    return np.asarray(np.reshape(sums, (len(sums), len(sizes))).T / np.where(pupils > 0.0, pupils, 1.0)[:, None])

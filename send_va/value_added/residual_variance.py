@@ -122,11 +122,12 @@ def fit_weighted(
     Carroll & Ruppert (1988), Transformation and Weighting in Regression, chapter 3, doi:10.1201/9780203735268.
     """
     rows, pi = design_rows(design, columns, scores, prior_reference), scores[:, 0]
+    times = np.ones(len(pi)) if design.frequencies is None else design.frequencies
     variance = np.ones(len(pi)) if start is None or not by_need else start.residual.at(pi)
     solution, settled, passes = None if start is None else start.solution, False, 0
     while True:
         passes += 1
-        weights = variance.mean() / variance
+        weights = _mean(variance, times) / variance
         products = weighted_products(design, columns, rows, weights)
         if passes == 1:
             total = products.total[np.ix_(columns.x, columns.x)]
@@ -136,7 +137,7 @@ def fit_weighted(
             scale = solution.scale
             return WeightedFit(solution, products, weights, ResidualVariance(scale, scale, scale), passes, True)
         current = solution.scale / weights
-        residual = _regressed(_expected_squares(design, columns, rows, solution), pi, current)
+        residual = _regressed(_expected_squares(design, columns, rows, solution), pi, current, times)
         variance = residual.at(pi)
         settled = bool(np.abs(variance / current - 1.0).max() < _TOLERANCE)
         if settled or passes == _PASSES:
@@ -147,15 +148,23 @@ def _basis(pi: FloatArray) -> FloatArray:
     return np.stack([(1.0 - pi) ** 2, 2.0 * pi * (1.0 - pi), pi**2], axis=-1)
 
 
-def _regressed(squares: FloatArray, pi: FloatArray, current: FloatArray) -> ResidualVariance:
-    """Regress squares, whose variance is twice the square of `current`, on the basis, coefficients above a floor."""
-    least = _FLOOR * float(squares.mean())
-    basis = _basis(pi) / current[:, None]
+def _mean(values: FloatArray, times: FloatArray) -> float:
+    return float((values * times).sum() / times.sum())
+
+
+def _regressed(squares: FloatArray, pi: FloatArray, current: FloatArray, times: FloatArray) -> ResidualVariance:
+    """Regress squares, whose variance is twice the square of `current`, on the basis, coefficients above a floor.
+
+    Each square counts `times` (n,).
+    """
+    least = _FLOOR * _mean(squares, times)
+    often = np.sqrt(times)
+    basis = _basis(pi) / current[:, None] * often[:, None]
     normal = basis.T @ basis
     straight = np.array([-0.5, 1.0, -0.5])  # times the coefficients it is v2 / 2
     normal += _NUDGE * np.trace(normal) * np.outer(straight, straight)
     root = np.linalg.cholesky(normal)
-    above, _ = nnls(root.T, solve_triangular(root, basis.T @ ((squares - least) / current), lower=True))
+    above, _ = nnls(root.T, solve_triangular(root, basis.T @ ((squares - least) / current * often), lower=True))
     return ResidualVariance(*(float(least + value) for value in above))
 
 

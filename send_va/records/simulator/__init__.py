@@ -4,6 +4,7 @@ from send_va.records.simulator.calibration import calibration_table
 from send_va.records.simulator.cohort import SimulatedCohort, simulate
 from send_va.records.simulator.files import write_cohort
 from send_va.records.simulator.geography import GEOGRAPHIES
+from send_va.records.simulator.moves import with_moves
 from send_va.records.simulator.scenarios import SCENARIOS, Scenario
 from send_va.records.simulator.years import SimulatedYears, simulate_years
 
@@ -16,5 +17,6 @@ __all__ = [
     "calibration_table",
     "simulate",
     "simulate_years",
+    "with_moves",
     "write_cohort",
 ]

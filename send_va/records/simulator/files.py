@@ -42,7 +42,7 @@ prior = ["prior"]
 sen_status = "sen_status"
 sen_status_entry = "sen_status_entry"
 context = ["C(sex)", "month_of_birth", "fsm6", "eal", "C(ethnicity)", "idaci", "looked_after"]
-
+{roll}
 [outcome]
 minimum = 0
 maximum = 90
@@ -51,6 +51,7 @@ unit = "Attainment 8 points"
 [value_added]
 contexts = ["prior", "cva", "composition"]
 """
+_ROLL = 'terms_on_roll = "terms_on_roll"\non_roll_at_end = "on_roll_at_end"\n'
 
 
 def write_cohort(simulated: SimulatedCohort | SimulatedYears, directory: str | Path) -> Path:
@@ -152,4 +153,5 @@ def _write_files(simulated: SimulatedCohort | SimulatedYears, directory: Path) -
     table = pa.Table.from_pandas(simulated.pupils, preserve_index=False).replace_schema_metadata(metadata)
     pq.write_table(table, directory / PUPILS_FILE, compression="zstd")
     simulated.truth.assign(synthetic=True).to_csv(directory / TRUTH_FILE, index=False, lineterminator="\n")
-    (directory / STUDY_FILE).write_text(_STUDY.format(title=title), encoding="utf-8", newline="\n")
+    study = _STUDY.format(title=title, roll=_ROLL if "terms_on_roll" in simulated.pupils else "")
+    (directory / STUDY_FILE).write_text(study, encoding="utf-8", newline="\n")
