@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from send_va import multilevel, ranking
+    from send_va import multilevel, ranking, sensitivity
+    from send_va.audit_stage import AuditRun, audit
     from send_va.effects import SchoolEffects
     from send_va.estimation import fit_drift, fit_identification, fit_value_added, read_cohort
     from send_va.identification.need import Need
@@ -27,6 +28,9 @@ __version__ = "0.1.0"
 _HOME = {
     "multilevel": "send_va.multilevel",
     "ranking": "send_va.ranking",
+    "sensitivity": "send_va.sensitivity",
+    "AuditRun": "send_va.audit_stage",
+    "audit": "send_va.audit_stage",
     "SchoolEffects": "send_va.effects",
     "fit_drift": "send_va.estimation",
     "fit_identification": "send_va.estimation",
@@ -53,6 +57,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AuditRun",
     "CheckReport",
     "Cohort",
     "Drift",
@@ -66,6 +71,7 @@ __all__ = [
     "SimulatedCohort",
     "SimulatedYears",
     "Study",
+    "audit",
     "check_cohort",
     "fit_drift",
     "fit_identification",
@@ -76,6 +82,7 @@ __all__ = [
     "ranking",
     "read_cohort",
     "run",
+    "sensitivity",
     "simulate",
     "simulate_years",
 ]

@@ -24,6 +24,7 @@ from send_va.identification.lottery import identification_lottery
 from send_va.identification.need import NEED_ESTIMATORS, Need, estimate_need
 from send_va.identification.tables import national_standard, school_table
 from send_va.multilevel.threads import one_blas_thread
+from send_va.sensitivity_stage import roll_of_run, tipping_of_run
 from send_va.stage_files import csv_writer, load_effects, save_fit, stage_files
 from send_va.stage_inputs import StageInputs
 from send_va.study import Study
@@ -77,6 +78,8 @@ def need_stages(inputs: StageInputs) -> list[SchoolEffects]:
     with progress.stage("what labels cannot tell") as tick:
         _write_ranges(inputs, need, design, effects, tick, share)
     audit_of_run(inputs, whole, need)
+    tipping_of_run(inputs, whole, need, possible)
+    roll_of_run(inputs, need)
     del whole, design  # years read one of their own
     named = study.value_added.estimators
     year_stages(inputs, need, [*possible, *(["labelled"] if named is None or "labelled" in named else [])])

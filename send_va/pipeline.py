@@ -33,6 +33,7 @@ from send_va.records.design_columns import CONTEXTS, shown_context
 from send_va.records.reader import Cohort
 from send_va.robustness_stage import write_statement, write_table_changes
 from send_va.run_directory import RunDirectory, refuse_foreign
+from send_va.sensitivity_stage import roll_of_run
 from send_va.stage_files import TABLES, csv_writer, stage_files
 from send_va.stage_inputs import StageInputs
 from send_va.study import ENGINES, Study, load_study, validated
@@ -129,8 +130,9 @@ def run(
     contexts = tuple(context for context in CONTEXTS if context in study.value_added.contexts)
     cohort = read_cohort(study)
     wanted = wanted_estimators(study, cohort)
-    stages = 3 + (1 + len(contexts)) * _labelled(study) + (4 + len(wanted)) * bool(wanted)
-    progress = Progress(stages + 1 + wants_years(study, cohort), quiet=quiet)
+    stages = 4 + (1 + len(contexts)) * _labelled(study) + (5 + len(wanted)) * bool(wanted)
+    stages += wants_years(study, cohort) + (cohort.roles.terms_on_roll is not None)
+    progress = Progress(stages, quiet=quiet)
     with progress.stage("check the records"):
         check_study(study, cohort).raise_if_failed()
     versions = installed_versions()
@@ -266,6 +268,7 @@ def _estimate(inputs: StageInputs) -> list[SchoolEffects]:
     if not wanted_estimators(study, inputs.cohort):
         year_stages(inputs, None, ("labelled",))
         audit_of_run(inputs)
+        roll_of_run(inputs, None)
     effects.sort(key=lambda part: _ORDER.index(str(part.attrs["estimator"])))
     notes = {}
     if directory.has(f"{IDENTIFICATION_NOTE}.json"):

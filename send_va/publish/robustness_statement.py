@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from send_va.identification.tables import WEAK_INTAKE
@@ -17,13 +18,25 @@ STATEMENT = "robustness.md"
 CHANGES_TABLE = 0.1  # share of schools in another fifth from which a choice is said to change the table
 
 _DEPARTURES = {
-    "estimator": "estimator `{value}`",
-    "context": "context `{value}`",
-    "label_reliability": "reliability of labels {value}",
-    "area_sorting_share": "share of authorities' leniency that is need of their population: {value}",
-    "feeder_sorting_share": "share of feeders' leniency that is need of their pupils: {value}",
-    "sorting_share": "share of what schools add to labels that is need: {value}",
-    SAME_BODY: SAME_BODY,
+    "estimator": "Estimator",
+    "context": "Context",
+    "label_reliability": "Reliability of labels (headline: 1)",
+    "area_sorting_share": "Share of authorities' leniency that is need of their population (headline: 0)",
+    "feeder_sorting_share": "Share of feeders' leniency that is need of their pupils (headline: 0)",
+    "sorting_share": "Share of what schools add to labels that is need",
+    SAME_BODY: "Labels of a school's own feeders",
+    "leniency": "Leniency of those who label its pupils, SDs off the estimate, each school by itself",
+    "need": "Need of its pupils with need that no record tells, SDs, each school by itself",
+    "definition": "Threshold of need, moved from support towards EHCP by a share of the way",
+    "sorting": "Unmeasured sorting of pupils between schools, as a multiple of that on prior attainment",
+    "roll_weighting": "Pupils weighted by terms on roll",
+}
+_BOTH_WAYS = ("leniency", "need")
+_DEPARTED = {
+    "leniency": (1.0, -1.0),
+    "need": (0.25, -0.25),
+    "definition": (0.25, 0.5, 1.0),
+    "sorting": (0.1, 0.25, 0.5),
 }
 _UNTESTED = (
     "Whether pupils sort between schools on what no record shows, year after year: no forecast or falsification test "
@@ -82,8 +95,7 @@ def robustness_statement(tables: RunTables, *, title: str, certain: float, synth
     str
         Markdown, one page. Every figure stands in a table of the run.
     """
-    changes = tables.get("table_changes")
-    assert changes is not None  # every run writes it
+    changes = pd.concat([_table_changes(tables), _tipping(tables), _roll(tables)], ignore_index=True)
     moved = changes[changes["share_other_fifth"] > CHANGES_TABLE].sort_values("share_other_fifth", ascending=False)
     kept = changes.drop(moved.index).sort_values("share_other_fifth", ascending=False)
     stamp = ["**Synthetic data: no school here exists.**"] if synthetic else []
@@ -109,17 +121,73 @@ def robustness_statement(tables: RunTables, *, title: str, certain: float, synth
     return "\n\n".join(parts) + "\n"
 
 
+def _table_changes(tables: RunTables) -> pd.DataFrame:
+    changes = tables.get("table_changes")
+    assert changes is not None  # every run writes it
+    named = changes["departure"].isin(["estimator", "context"])
+    return changes.assign(
+        value=changes["value"].astype(str).where(~named, "`" + changes["value"].astype(str) + "`") + ":"
+    )
+
+
+def _tipping(tables: RunTables) -> pd.DataFrame:
+    """Departures of a stated size from what is assumed, each school by itself but for the definition of need."""
+    shares = tables.own("tipping")
+    if shares.empty:
+        return shares
+    rows = [
+        {
+            "departure": departure,
+            "value": f"{size:{'+' if departure in _BOTH_WAYS else ''}g}:",
+            "share_other_fifth": part["share_changed"].iloc[0],
+        }
+        for departure, sizes in _DEPARTED.items()
+        for size in sizes
+        for part in [
+            shares[(shares["departure"] == departure) & _is_near(shares["size"], size) & _first_benchmark(shares)]
+        ]
+        if len(part)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _is_near(values: pd.Series, size: float) -> pd.Series:
+    return (values - size).abs() < 1e-9
+
+
+def _first_benchmark(shares: pd.DataFrame) -> pd.Series:
+    """Rows without a benchmark, and those of prior attainment."""
+    return shares["benchmark"].isna() | (shares["benchmark"] == "prior attainment")
+
+
+def _roll(tables: RunTables) -> pd.DataFrame:
+    """Pupils weighted by terms on roll, where the records have them."""
+    rows = tables.own("roll_weighting")
+    if rows.empty:
+        return rows
+    both = rows.dropna(subset=["quintile", "quintile_roll_weighted"])
+    return pd.DataFrame(
+        {
+            "departure": ["roll_weighting"],
+            "value": [""],
+            "share_other_fifth": [(both["quintile"] != both["quintile_roll_weighted"]).mean()],
+            "largest_places": [(both["place"] - both["place_roll_weighted"]).abs().max()],
+        }
+    )
+
+
 def _said_of(changes: pd.DataFrame) -> Iterator[str]:
-    """One line a departure; several values of one share theirs."""
+    """One line a departure; its values share it."""
     if changes.empty:
         yield "None of the choices and assumptions that were varied."
     for departure, rows in changes.groupby("departure", sort=False):
-        words = _DEPARTURES.get(str(departure), f"{departure}: {{value}}")
-        first, *others = [words.format(value=value) for value in rows["value"]]
-        shares = [f"{share:.0%}" for share in rows["share_other_fifth"]]
-        places = rows["largest_places"].max()
-        more = "".join(f"; {said}: {share}" for said, share in zip(others, shares[1:], strict=True))
-        yield f"{first[:1].upper()}{first[1:]}: {shares[0]}{more} (largest move {places:,.0f} places)."
+        shares = [
+            " ".join(filter(None, [str(value), f"{share:.0%}"]))
+            for value, share in zip(rows["value"], rows["share_other_fifth"], strict=True)
+        ]
+        places = rows["largest_places"].max() if "largest_places" in rows else np.nan
+        farthest = f" (largest move {places:,.0f} places)" if np.isfinite(places) else ""
+        yield f"{_DEPARTURES.get(str(departure), str(departure))}: {', '.join(shares)}{farthest}."
 
 
 def _chance(tables: RunTables, certain: float) -> Iterator[str]:

@@ -1,1 +1,54 @@
 """What a table of school effects rests on: choices, assumptions, and what schools would gain by acting on it."""
+
+from send_va.sensitivity.audit_settings import AuditSettings
+from send_va.sensitivity.bounds import LeeBounds, lee_bounds
+from send_va.sensitivity.coefficient import CoefficientSensitivity, coefficient_sensitivity, ols_sensitivity
+from send_va.sensitivity.incentives import IncentiveAudit, audit_incentives
+from send_va.sensitivity.need_coefficient import need_coefficients
+from send_va.sensitivity.robustness import Robustness, robustness
+from send_va.sensitivity.roll_weighting import RollWeighting, roll_weighting
+from send_va.sensitivity.table_changes import table_changes
+from send_va.sensitivity.tipping import Tipping, tip_by_leniency, tip_by_need
+from send_va.sensitivity.unmeasured import (
+    adjusted_estimate,
+    adjusted_se,
+    adjusted_t,
+    benchmark_bounds,
+    bias,
+    group_partial_r2,
+    partial_f2,
+    partial_r2,
+    robustness_value,
+)
+from send_va.sensitivity.unmeasured_schools import SortingSensitivity, unmeasured_schools
+
+__all__ = [
+    "AuditSettings",
+    "CoefficientSensitivity",
+    "IncentiveAudit",
+    "LeeBounds",
+    "Robustness",
+    "RollWeighting",
+    "SortingSensitivity",
+    "Tipping",
+    "adjusted_estimate",
+    "adjusted_se",
+    "adjusted_t",
+    "audit_incentives",
+    "benchmark_bounds",
+    "bias",
+    "coefficient_sensitivity",
+    "group_partial_r2",
+    "lee_bounds",
+    "need_coefficients",
+    "ols_sensitivity",
+    "partial_f2",
+    "partial_r2",
+    "robustness",
+    "robustness_value",
+    "roll_weighting",
+    "table_changes",
+    "tip_by_leniency",
+    "tip_by_need",
+    "unmeasured_schools",
+]
