@@ -214,7 +214,7 @@ _TYPED = {
     "publication": PublicationSection,
     "audit": AuditSection,
 }
-_CHECK_THEMSELVES = ("bayes", "ranking", "publication", "audit")
+_CHECK_THEMSELVES = ("bayes", "ranking", "publication")
 _FREE = ("roles", "columns", "sen")
 
 
@@ -365,7 +365,9 @@ def _out_of_range(sections: Mapping[str, Any]) -> list[Failure]:
     )
     failures += [Failure(rule, column=key, values=(repr(value),)) for good, key, rule, value in checks if not good]
     years: YearsSection = sections["years"]
-    failures += _identification_out_of_range(sections["identification"]) + years.failures(ESTIMATORS)
+    audit: AuditSection = sections["audit"]
+    failures += _identification_out_of_range(sections["identification"])
+    failures += years.failures(ESTIMATORS) + audit.failures(CONTEXTS)
     return failures + [failure for name in _CHECK_THEMSELVES for failure in sections[name].failures()]
 
 

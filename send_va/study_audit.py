@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from send_va.errors import Failure
-from send_va.records.design_columns import CONTEXTS
 from send_va.sensitivity.audit_settings import AuditSettings
 
 
@@ -38,13 +38,13 @@ class AuditSection:
         """As the audit takes them."""
         return AuditSettings(self.share, self.foresight, self.terms_kept, self.tolerance)
 
-    def failures(self) -> list[Failure]:
-        """List values out of range."""
+    def failures(self, known: Sequence[str]) -> list[Failure]:
+        """List values out of range; `known` are the contexts there are."""
         found = self.settings.failures("audit")
         if self.contexts is None:
             return found
-        unknown = tuple(context for context in self.contexts if context not in CONTEXTS)
+        unknown = tuple(context for context in self.contexts if context not in known)
         if unknown or not self.contexts:
-            rule = f"must name one or more of {', '.join(CONTEXTS)}"
+            rule = f"must name one or more of {', '.join(known)}"
             found.append(Failure(rule, column="audit.contexts", values=tuple(map(repr, unknown))))
         return found

@@ -42,11 +42,17 @@ def test_files_and_columns(finished: sv.Run) -> None:
         "coefficients.csv",
         "draws.nc",
         "figures",
+        "incentive_cheapest.csv",
+        "incentive_summary.csv",
+        "incentive_verdicts.csv",
+        "incentives.csv",
         "manifest.json",
         "publication.csv",
         "ranking_summary.csv",
         "rankings.csv",
+        "robustness.md",
         "school_effects.csv",
+        "table_changes.csv",
         "variance_components.csv",
     }
     effects = pd.read_csv(private / "school_effects.csv")
