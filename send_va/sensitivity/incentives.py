@@ -190,14 +190,11 @@ def audit_held(
     context : str
         In which it makes them.
     """
-    now, entry = labels.now[design.order], labels.entry[design.order]
-    near, by_background, borderline = _nearness(held, design, need, now)
-    prediction, foreseen = _forecast(held[0], context, seed, settings.foresight)
-    known = SchoolKnowledge(design.starts, now, entry, near, by_background, prediction, foreseen)
+    known, borderline, forecast = knowledge(held, design, labels, need, seed, settings, context)
     blocks, done = [], 0
     for action in ACTIONS:
         act = school_act(action, known, settings)
-        changes = list(consequences(act, now, settings))
+        changes = list(consequences(act, known.now, settings))
         for one in held:
             for roll_weighted, labels_now, weight in changes:
                 after = one.at(labels_now, weight)
@@ -208,8 +205,27 @@ def audit_held(
     table = _table(design, blocks)
     summary = incentive_summary(table)
     verdicts = incentive_verdicts(summary, settings)
-    forecast = f"{held[0].estimator}, {context}"
     return IncentiveAudit(table, summary, verdicts, cheapest_acts(summary), settings, borderline, forecast)
+
+
+def knowledge(
+    held: Sequence[HeldEstimator],
+    design: PupilDesign,
+    labels: LabelRecords,
+    need: Need | None,
+    seed: int,
+    settings: AuditSettings,
+    context: str,
+) -> tuple[SchoolKnowledge, str, str]:
+    """What schools go by when they act, in words also: who is near the line, and how outcomes are forecast.
+
+    Arguments as those of :func:`audit_held`.
+    """
+    now, entry = labels.now[design.order], labels.entry[design.order]
+    near, by_background, borderline = _nearness(held, design, need, now)
+    prediction, foreseen = _forecast(held[0], context, seed, settings.foresight)
+    known = SchoolKnowledge(design.starts, now, entry, near, by_background, prediction, foreseen)
+    return known, borderline, f"{held[0].estimator}, {context}"
 
 
 def _wanted(estimators: Sequence[str] | None, data: LabelledProducts | None, need: Need | None) -> tuple[str, ...]:
