@@ -16,7 +16,7 @@ from send_va.identification.need import NEED_ESTIMATORS, Need, best_estimator
 from send_va.identification.scores import background_need
 from send_va.identification.tables import NOT_CONNECTED
 from send_va.multilevel.crossproducts import FloatArray
-from send_va.records.design_columns import Context
+from send_va.records.design_columns import CONTEXTS, Context
 from send_va.sensitivity.audit_settings import AuditSettings
 from send_va.sensitivity.held_estimators import HeldEstimator, hold_labelled, hold_need
 from send_va.sensitivity.held_identification import HeldIdentification
@@ -155,6 +155,8 @@ def audit_incentives(
     settings.require()
     if seed < 0:
         raise InputError(f"seed must be 0 or more, not {seed}")
+    if not contexts:
+        raise InputError("no context is named", f"Contexts are {', '.join(CONTEXTS)}.")
     _require_same_pupils(design, labels, data, need)
     fits = {"residual_by_need": residual_by_need, "prior_slope": prior_slope}
     held: list[HeldEstimator] = []

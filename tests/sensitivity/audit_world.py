@@ -66,20 +66,27 @@ class Records:
 
 
 @cache
-def world(scenario: str = "magnets", schools: int = 50, pupils: int = 60, seed: int = 3) -> SimulatedCohort:
+def world(scenario: str = "magnets", schools: int = 60, pupils: int = 100, seed: int = 3) -> SimulatedCohort:
     """A cohort with its truth."""
     return simulate(np.random.default_rng(seed), schools=schools, scenario=scenario, pupils_per_school=pupils)
 
 
 @cache
-def records(scenario: str = "magnets", schools: int = 50, pupils: int = 60, seed: int = 3) -> Records:
+def records(scenario: str = "magnets", schools: int = 60, pupils: int = 100, seed: int = 3) -> Records:
     """A cohort as read."""
     return Records.read(world(scenario, schools, pupils, seed).pupils)
 
 
 @cache
-def need_of(scenario: str = "magnets", schools: int = 50, pupils: int = 60, seed: int = 3) -> Need:
+def need_of(scenario: str = "magnets", schools: int = 60, pupils: int = 100, seed: int = 3) -> Need:
     """Identification at the estimates."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
         return estimate_need(records(scenario, schools, pupils, seed).labels, seed=1, draws=0)
+
+
+@cache
+def without_entry() -> tuple[Records, Need]:
+    """The cohort without labels before transfer."""
+    base = Records.read(world().pupils, replace(ROLES, sen_status_entry=None))
+    return base, estimate_need(base.labels, seed=1, draws=0)

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from audit_world import Records, need_of, records, world
+from audit_world import need_of, records, without_entry
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.stats import norm
 
-from send_va.identification.need import estimate_need
 from send_va.sensitivity.held_identification import HeldIdentification
 from send_va.sensitivity.held_modes import school_modes
 
@@ -84,9 +83,7 @@ def test_leniency_maximises_the_likelihood_of_labels_now() -> None:
 
 
 def test_without_labels_before_transfer_what_a_school_adds_follows_its_labels() -> None:
-    roles = replace(records().cohort.roles, sen_status_entry=None)
-    base = Records.read(world().pupils, roles)
-    need = estimate_need(base.labels, seed=1, draws=0)
+    base, need = without_entry()
     held = HeldIdentification(need)
     pi, severity = held.scores("standardised")
     at_fit = need.scores("standardised").plug_in()
