@@ -158,6 +158,8 @@ def _said_verdict(row: Mapping[Hashable, Any]) -> str:
     weighting = ", roll weighted" if row["roll_weighted"] else ""
     if row["verdict"] == "not applicable":
         return f"{row['acts']} acts{weighting}: not applicable"
+    if abs(row["worst_gain_sd"]) <= _NOTHING:
+        return f"{row['acts']} acts{weighting}: {row['verdict']} (nothing to gain)"
     return (
         f"{row['acts']} acts{weighting}: {row['verdict']} "
         f"({IN_WORDS[row['worst_action']]} {row['worst_gain_sd']:+.3f} SD)"

@@ -16,7 +16,7 @@ from send_va.identification.need import NEED_ESTIMATORS, Need, best_estimator
 from send_va.identification.scores import background_need
 from send_va.identification.tables import NOT_CONNECTED
 from send_va.multilevel.crossproducts import FloatArray
-from send_va.records.design_columns import Context
+from send_va.records.design_columns import CONTEXTS, Context
 from send_va.sensitivity.audit_settings import AuditSettings
 from send_va.sensitivity.held_estimators import HeldEstimator, hold_labelled, hold_need
 from send_va.sensitivity.held_identification import HeldIdentification
@@ -155,6 +155,8 @@ def audit_incentives(
     settings.require()
     if seed < 0:
         raise InputError(f"seed must be 0 or more, not {seed}")
+    if not contexts:
+        raise InputError("no context is named", f"Contexts are {', '.join(CONTEXTS)}.")
     _require_same_pupils(design, labels, data, need)
     fits = {"residual_by_need": residual_by_need, "prior_slope": prior_slope}
     held: list[HeldEstimator] = []
@@ -190,14 +192,11 @@ def audit_held(
     context : str
         In which it makes them.
     """
-    now, entry = labels.now[design.order], labels.entry[design.order]
-    near, by_background, borderline = _nearness(held, design, need, now)
-    prediction, foreseen = _forecast(held[0], context, seed, settings.foresight)
-    known = SchoolKnowledge(design.starts, now, entry, near, by_background, prediction, foreseen)
+    known, borderline, forecast = knowledge(held, design, labels, need, seed, settings, context)
     blocks, done = [], 0
     for action in ACTIONS:
         act = school_act(action, known, settings)
-        changes = list(consequences(act, now, settings))
+        changes = list(consequences(act, known.now, settings))
         for one in held:
             for roll_weighted, labels_now, weight in changes:
                 after = one.at(labels_now, weight)
@@ -208,8 +207,27 @@ def audit_held(
     table = _table(design, blocks)
     summary = incentive_summary(table)
     verdicts = incentive_verdicts(summary, settings)
-    forecast = f"{held[0].estimator}, {context}"
     return IncentiveAudit(table, summary, verdicts, cheapest_acts(summary), settings, borderline, forecast)
+
+
+def knowledge(
+    held: Sequence[HeldEstimator],
+    design: PupilDesign,
+    labels: LabelRecords,
+    need: Need | None,
+    seed: int,
+    settings: AuditSettings,
+    context: str,
+) -> tuple[SchoolKnowledge, str, str]:
+    """What schools go by when they act, in words also: who is near the line, and how outcomes are forecast.
+
+    Arguments as those of :func:`audit_held`.
+    """
+    now, entry = labels.now[design.order], labels.entry[design.order]
+    near, by_background, borderline = _nearness(held, design, need, now)
+    prediction, foreseen = _forecast(held[0], context, seed, settings.foresight)
+    known = SchoolKnowledge(design.starts, now, entry, near, by_background, prediction, foreseen)
+    return known, borderline, f"{held[0].estimator}, {context}"
 
 
 def _wanted(estimators: Sequence[str] | None, data: LabelledProducts | None, need: Need | None) -> tuple[str, ...]:

@@ -118,8 +118,8 @@ def pupils_acted_on(share: float, n_pupils: NDArray[np.int64]) -> NDArray[np.int
 def school_act(action: str, known: SchoolKnowledge, settings: AuditSettings) -> Act:
     """Choose the pupils of one action at every school.
 
-    ``label_more`` gives SEN support to the pupils without a label that are nearest to the line; ``label_fewer`` takes
-    it from those nearest; ``remove_lowest`` takes those with the lowest forecast (prediction and what is foreseen) off the
+    ``label_more`` gives SEN support to the pupils without a label nearest to the line; ``label_fewer`` takes it from
+    those nearest; ``remove_lowest`` takes those with the lowest forecast (prediction and what is foreseen) off the
     roll; ``admit_fewer_ehcp`` does without pupils with an EHCP before transfer (now, where it is unknown before),
     lowest prediction first; ``withdraw`` leaves out those whose forecast falls furthest below their own prediction.
 
