@@ -40,6 +40,13 @@ STYLE: Any = {
     "svg.fonttype": "path",
 }
 
+# How estimators look wherever several are drawn: by form and filling, so that grey print tells them apart.
+ESTIMATOR_MARKS = {
+    "entry": {"marker": "D", "markerfacecolor": INK, "label": "entry (headline)"},
+    "standardised": {"marker": "o", "markerfacecolor": "white", "label": "standardised"},
+    "labelled": {"marker": "x", "markerfacecolor": INK, "label": "labelled"},
+    "label_free": {"marker": "^", "markerfacecolor": "white", "label": "label-free"},
+}
 PANELS_ACROSS = 3  # small ones, side by side
 _PANEL_INCHES, _PANEL_GAP_INCHES, _PANEL_BETWEEN_INCHES = 1.3, 0.26, 0.3
 _TOP_LINE_INCHES = 0.13

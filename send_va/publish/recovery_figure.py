@@ -8,15 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from send_va.publish.figure_data import require_columns
-from send_va.publish.figure_style import INK, MIDDLE, PALE, styled, titled_figure
+from send_va.publish.figure_style import ESTIMATOR_MARKS, INK, MIDDLE, PALE, styled, titled_figure
 
 _COLUMNS = ("scenario", "geography", "estimator", "replicates", "cover", "cover_se", "rmse_ratio", "leniency_bias")
-_MARKS = {
-    "entry": {"marker": "D", "markerfacecolor": INK, "label": "entry (headline)"},
-    "standardised": {"marker": "o", "markerfacecolor": "white", "label": "standardised"},
-    "labelled": {"marker": "x", "markerfacecolor": INK, "label": "labelled"},
-    "label_free": {"marker": "^", "markerfacecolor": "white", "label": "label-free"},
-}
 _ROW_INCHES = 0.2
 _TARGET = (0.92, 0.97)
 
@@ -52,7 +46,7 @@ def recovery_figure(table: pd.DataFrame) -> Figure:
     """
     require_columns(table, _COLUMNS, "the recovery study")
     rows = table[["scenario", "geography"]].drop_duplicates().reset_index(drop=True)
-    kept = table[table["estimator"].isin(list(_MARKS))]
+    kept = table[table["estimator"].isin(list(ESTIMATOR_MARKS))]
     entry = table[table["estimator"] == "entry"]
     inside = int(entry["cover"].between(*_TARGET).sum())
     figure, axes = titled_figure(
@@ -106,7 +100,7 @@ def _place(geography: str) -> str:
 
 
 def _draw(ax: Axes, table: pd.DataFrame, places: dict[tuple[str, str], int], measure: str) -> None:
-    for k, (name, style) in enumerate(_MARKS.items()):
+    for k, (name, style) in enumerate(ESTIMATOR_MARKS.items()):
         part = table[table["estimator"] == name]
         at = np.array([places[key] for key in zip(part["scenario"], part["geography"], strict=True)]) + 0.14 * (k - 1.5)
         value = part[measure].to_numpy(dtype=np.float64)

@@ -12,7 +12,7 @@ from send_va.identification.labels import read_labels
 from send_va.identification.model import fit_now
 from send_va.identification.need import Need, estimate_need
 from send_va.records.reader import Cohort
-from send_va.records.simulator import SimulatedCohort, simulate
+from send_va.records.simulator import simulate
 from send_va.validation.recovery import CONTEXT, ROLES, world_of
 from send_va.value_added.design import context_columns, labelled_products
 from send_va.value_added.labelled import fit_labelled
@@ -45,7 +45,7 @@ def gaming_gain(
         for its pupils has not changed, so any gain is reward for labelling.
     """
     world = simulate(np.random.default_rng(seed), schools=schools, scenario=world_of(scenario))
-    need, before = _estimated(world, world.pupils, None, seed)
+    need, before = estimated(world.pupils, None, seed)
     rows = []
     for place in tried:
         school = world.truth["school"].iloc[place]
@@ -55,17 +55,30 @@ def gaming_gain(
             & (world.pupil_truth["now_margin"] > -looser)
         )
         pupils = world.pupils.assign(sen_status=world.pupils["sen_status"].mask(more, "K"))
-        _, after = _estimated(world, pupils, need, seed)
+        _, after = estimated(pupils, need, seed)
         for name in before:
             gain = (after[name][str(school)] - before[name][str(school)]) / float(world.attrs["pupil_sd"])  # type: ignore[arg-type]
             rows.append({"school": str(school), "estimator": name, "relabelled": int(more.sum()), "gain": gain})
     return pd.DataFrame(rows)
 
 
-def _estimated(
-    world: SimulatedCohort, pupils: pd.DataFrame, known: Need | None, seed: int
-) -> tuple[Need, dict[str, pd.Series[float]]]:
-    """Mean theta of every school by estimator; the equation of labels before transfer is fitted once."""
+def estimated(pupils: pd.DataFrame, known: Need | None, seed: int) -> tuple[Need, dict[str, pd.Series[float]]]:
+    """Estimate theta of every school from records, by every estimator, with identification at its estimates.
+
+    Parameters
+    ----------
+    pupils : DataFrame
+        Records as those of :func:`send_va.records.simulator.simulate`.
+    known : Need, optional
+        Of the same pupils with other labels now: the equation of labels before transfer is not fitted again.
+    seed : int
+
+    Returns
+    -------
+    need : Need
+    means : dict of estimator to Series
+        Conditional means of theta by school, outcome units.
+    """
     cohort = Cohort.from_pandas(pupils, ROLES)
     profile = cohort.profile(5)
     context = context_columns(cohort, profile)
