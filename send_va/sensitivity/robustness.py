@@ -154,7 +154,7 @@ def robustness(
     >>> from send_va.value_added.pupil_design import pupil_design
     >>> roles = {"pupil": "pupil", "school": "school", "feeder": "feeder", "outcome": "outcome", "prior": ["prior"],
     ...          "sen_status": "sen_status", "sen_status_entry": "sen_status_entry"}
-    >>> world = sv.simulate(np.random.default_rng(1), schools=30, pupils_per_school=60)
+    >>> world = sv.simulate(np.random.default_rng(2), schools=40, pupils_per_school=60)
     >>> cohort = sv.Cohort.from_pandas(world.pupils, roles, synthetic=True)
     >>> need = sv.fit_identification(cohort, draws=0)
     >>> profile = cohort.profile(5)
@@ -164,7 +164,7 @@ def robustness(
     >>> fit = fit_need(compared, need.scores("entry"), "entry", ["prior"], rng=rng, draws=50, plug_in=True)["prior"]
     >>> found = robustness(design, need, fit)
     >>> len(found.table), found.not_applicable
-    (30, {'trimming bounds': 'labelled was not given'})
+    (40, {'trimming bounds': 'labelled was not given'})
     """
     estimator, (context,) = str(fit.effects.attrs["estimator"]), check_contexts([str(fit.effects.attrs["context"])])
     if tuple(fit.effects.schools) != design.schools or estimator == "labelled":

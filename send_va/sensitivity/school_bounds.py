@@ -29,6 +29,7 @@ FEWER_KEPT = (
     "so trimming says nothing of them"
 )
 NO_ESTIMATE = "no unshrunken estimate: no pupil with a label"
+TOO_FEW = "less than one labelled pupil would be left after trimming"
 NOT_KNOWN = "how many pupils the national standard would label is not known"
 _NORMAL_95 = 1.959963984540054
 _LEAST_LEFT = 1.0  # pupils that trimming must leave
@@ -211,11 +212,15 @@ def _bounded(
     n_labelled = np.bincount(equation.codes[labelled], minlength=len(equation.schools))
     left = n_labelled * (1.0 - np.nan_to_num(excess))
     estimate = before.own.estimate["theta"]
-    reason = np.where((reason == "") & (~np.isfinite(estimate) | (left < _LEAST_LEFT)), NO_ESTIMATE, reason)
+    reason = np.where((reason == "") & ~np.isfinite(estimate), NO_ESTIMATE, reason)
+    reason = np.where((reason == "") & (left < _LEAST_LEFT), TOO_FEW, reason)
     applies = reason == ""
     cut = np.where(applies, excess, 0.0)
     residual = equation.left_over - held.columns_before @ equation.need_beta
-    ends = {end: _trimmed(held, context, residual, labelled, cut, excess_se, end) for end in ("top", "bottom")}
+    ends = {
+        end: _trimmed(held, context, residual, labelled, cut, np.where(applies, excess_se, 0.0), end)
+        for end in ("top", "bottom")
+    }
     blank = np.where(applies, 0.0, np.nan)
     (lower, lower_se), (upper, upper_se) = (tuple(part + blank for part in ends[end]) for end in ("top", "bottom"))
     reach = np.array(
@@ -292,5 +297,5 @@ def _trimmed(
     cut[school[last]] = residual[order[last]]
     away = (cut - estimate) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        extra = away * excess / left + away / (1.0 - excess) ** 2 * np.nan_to_num(excess_se) ** 2
+        extra = away * excess / left + away / (1.0 - excess) ** 2 * excess_se**2
     return estimate, np.sqrt(values.se["theta"] ** 2 + np.where(excess > 0.0, extra, 0.0))

@@ -152,7 +152,7 @@ def unmeasured_schools(
     >>> from send_va.value_added.design import context_columns, labelled_products
     >>> from send_va.value_added.labelled import fit_labelled
     >>> from send_va.value_added.pupil_design import pupil_design
-    >>> world = simulate(np.random.default_rng(2), schools=30, pupils_per_school=60)
+    >>> world = simulate(np.random.default_rng(2), schools=40, pupils_per_school=60)
     >>> roles = {"pupil": "pupil", "school": "school", "outcome": "outcome", "prior": ["prior"],
     ...          "sen_status": "sen_status", "context": ["fsm6"]}
     >>> cohort = Cohort.from_pandas(world.pupils, roles)
