@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import factorial, prod
@@ -17,7 +17,7 @@ from send_va.multilevel.crossproducts import FloatArray
 EXACT, SHARED_OUT = "exact", "shared out"
 REST = "three choices or more"
 _MOST_CHOICES = 10  # of which all subsets are gone through where the crossing is not full
-_NOTHING = 1e-12  # singular values of the design below this share of the largest are none
+_NOTHING = 1e-10  # eigenvalues of the design below this share of the largest are none
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,14 @@ class ChoiceVariance:
         term (a choice, two choices joined by `` x ``, or ``three choices or more``), order (1, 2 or 3), share. Shares
         add up to one. A choice with share .5 accounts for half of how a school's result varies, whatever the others.
     method : str
-        ``exact``: the specifications are a full crossing, so this is the analysis of variance; ``shared out``: some are
-        missing, so what choices explain together is averaged over the orders in which they could be entered.
+        ``exact``: the specifications of every school are a full crossing, so this is the analysis of variance; ``shared
+        out``: for some schools some are missing, and what choices explain together there is averaged over the orders in
+        which they could be entered.
     variance : float
         Mean over schools of the variance over specifications, squared units of the result.
-    n_specifications, n_schools : int
-        Schools that are in every specification.
+    n_specifications : int
+    n_schools, n_exact : int
+        Schools in two tables or more, and those whose specifications are a full crossing.
     """
 
     table: pd.DataFrame
@@ -43,6 +45,7 @@ class ChoiceVariance:
     variance: float
     n_specifications: int
     n_schools: int
+    n_exact: int
 
     def __str__(self) -> str:
         first = self.table[self.table["order"] == 1].sort_values("share", ascending=False, kind="stable")
@@ -57,18 +60,19 @@ class ChoiceVariance:
 def choice_variance(choices: pd.DataFrame, values: FloatArray) -> ChoiceVariance:
     r"""Share out the variance over specifications to choices and pairs of choices.
 
-    For every school the values under all specifications are analysed as one analysis of variance with main effects and
-    pairwise interactions of the choices; sums of squares are then added over schools. In a full crossing the terms are
-    orthogonal and the shares exact. Where specifications are missing, the share of a choice is what it adds to the
-    choices entered before it, averaged over all orders (Shapley; Lindeman, Merenda & Gold). What pairs add together is
-    shared out by what each adds when entered first and when entered last.
+    For every school the values under its specifications are analysed as one analysis of variance with main effects and
+    pairwise interactions of the choices; variances are then averaged over schools. In a full crossing the terms are
+    orthogonal and the shares exact. Where specifications are missing, because they failed or the school is not in their
+    tables, the share of a choice is what it adds to the choices entered before it, averaged over all orders (Shapley;
+    Lindeman, Merenda & Gold). What pairs add together is shared out by what each adds when entered first and when
+    entered last. A choice that a school has only one value of has no part in its variance.
 
     Parameters
     ----------
     choices : DataFrame
         One row a specification, one column a choice; a column with one value is left out.
     values : array, shape (specifications, schools)
-        Schools with a missing value are left out.
+        Missing where a school is not in the table of a specification.
 
     Returns
     -------
@@ -92,40 +96,81 @@ def choice_variance(choices: pd.DataFrame, values: FloatArray) -> ChoiceVariance
     >>> found.method, found.table["share"].round(2).tolist()
     ('exact', [0.9, 0.1, 0.0, 0.0])
     """
-    if len(choices) != len(values) or choices.duplicated().any():
-        raise InputError(
-            f"{len(choices):,} specifications, of which some are the same, for {len(values):,} rows of values",
-            "Give one row of values a specification, and each once.",
-        )
-    levels = {name: len(choices[name].unique()) for name in choices.columns}
-    varied = [name for name in choices.columns if levels[name] > 1]
-    kept = values[:, np.isfinite(values).all(axis=0)]
-    deviation = kept - kept.mean(axis=0)
-    total = float((deviation**2).sum())
-    full = len(choices) == prod(levels.values())
-    if not full and len(varied) > _MOST_CHOICES:
-        raise InputError(
-            f"{len(varied)} choices with missing specifications", f"At most {_MOST_CHOICES} are shared out."
-        )
-    explained = _Explained.of(choices[varied], deviation)
-    main = _exact(explained, varied) if full else _shapley(explained, varied)
-    pairs = _of_pairs(explained, varied)
-    parts = [(name, 1, main[name]) for name in varied]
-    parts += [(" x ".join(pair), 2, pairs[pair]) for pair in pairs]
-    parts.append((REST, 3, total - sum(value for _, _, value in parts)))
+    if len(choices) != len(values):
+        raise InputError(f"{len(choices):,} specifications, but {len(values):,} rows of values", "Give one row each.")
+    if choices.duplicated().any():
+        raise InputError("the same specification twice", "Give each once, or its choices count double.")
+    varied = choices[[name for name in choices.columns if len(choices[name].unique()) > 1]]
+    design, columns = _design(varied)
+    summed: dict[Term, float] = dict.fromkeys([*columns, (REST,)], 0.0)
+    schools = exact = 0
+    for rows, own in _alike(values):
+        full = len(rows) == prod(len(varied[name].iloc[rows].unique()) for name in varied.columns)
+        if not full and len(varied.columns) > _MOST_CHOICES:
+            rule = f"{len(varied.columns)} choices with missing specifications"
+            raise InputError(rule, f"At most {_MOST_CHOICES} are shared out.")
+        for term, value in _shared_out(design[rows], columns, own, full).items():
+            summed[term] += value / len(rows)
+        schools += own.shape[1]
+        exact += own.shape[1] * full
+    total = sum(summed.values())
+    parts = [(" x ".join(term), 3 if term == (REST,) else len(term), value) for term, value in summed.items()]
     table = pd.DataFrame(parts, columns=["term", "order", "share"])
     table["share"] = np.maximum(table["share"].to_numpy(dtype=np.float64), 0.0) / (total if total > 0 else 1.0)
-    schools = kept.shape[1]
-    variance = total / (len(choices) * schools) if schools else np.nan
-    return ChoiceVariance(table, EXACT if full else SHARED_OUT, variance, len(choices), schools)
+    method = EXACT if exact == schools else SHARED_OUT
+    return ChoiceVariance(table, method, total / schools if schools else np.nan, len(choices), schools, exact)
 
 
 Term = tuple[str, ...]
 
 
+Columns = Mapping[Term, NDArray[np.intp]]
+
+
+def _alike(values: FloatArray) -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
+    """Schools in the same specifications, two or more: which these are, and their values, (specifications, schools)."""
+    there = np.isfinite(values)
+    patterns, group = np.unique(there, axis=1, return_inverse=True)
+    for k, pattern in enumerate(patterns.T):
+        rows = np.flatnonzero(pattern)
+        if len(rows) > 1:
+            yield rows, values[np.ix_(rows, np.flatnonzero(group == k))]
+
+
+def _design(choices: pd.DataFrame) -> tuple[FloatArray, dict[Term, NDArray[np.intp]]]:
+    """Contrasts of the choices and products of those of their pairs, and the columns of each term."""
+    coded: dict[Term, FloatArray] = {(name,): _contrasts(choices[name]) for name in choices.columns}
+    for first, second in combinations(choices.columns, 2):
+        product = coded[(first,)][:, :, None] * coded[(second,)][:, None, :]
+        coded[(first, second)] = product.reshape(len(choices), -1)
+    columns: dict[Term, NDArray[np.intp]] = {}
+    start = 0
+    for term, block in coded.items():
+        columns[term] = np.arange(start, start + block.shape[1], dtype=np.intp)
+        start += block.shape[1]
+    return np.hstack([np.zeros((len(choices), 0)), *coded.values()]), columns
+
+
+def _contrasts(values: pd.Series) -> FloatArray:
+    """Indicators of all levels but the first, minus that of the first; shape (specifications, levels - 1)."""
+    code, levels = pd.factorize(values)
+    indicator = np.eye(len(levels))[code]
+    return np.asarray(indicator[:, 1:] - indicator[:, :1])
+
+
+def _shared_out(design: FloatArray, columns: Columns, values: FloatArray, full: bool) -> dict[Term, float]:
+    """Sums of squares of all terms, summed over schools with the same specifications."""
+    deviation = values - values.mean(axis=0)
+    explained = _Explained.of(design, columns, deviation)
+    names = [term for term in columns if len(term) == 1]
+    main = {name: explained.by([name]) for name in names} if full else _shapley(explained, names)
+    found = main | _of_pairs(explained, names)
+    return found | {(REST,): float((deviation**2).sum()) - sum(found.values())}
+
+
 @dataclass(frozen=True)
 class _Explained:
-    """Sums of squares, over all schools, that sets of terms explain: from products of the design, not the schools.
+    """Sums of squares, over schools, that sets of terms explain: from products of the design, not the schools.
 
     Attributes
     ----------
@@ -137,26 +182,16 @@ class _Explained:
         Products of the design's columns with the values, multiplied with themselves over schools.
     """
 
-    columns: Mapping[Term, NDArray[np.intp]]
+    columns: Columns
     gram: FloatArray
     outer: FloatArray
 
     @classmethod
-    def of(cls, choices: pd.DataFrame, deviation: FloatArray) -> _Explained:
-        """Lay out sum-to-zero contrasts of the choices and their pairs; `deviation` has mean zero over rows."""
-        coded: dict[Term, FloatArray] = {(name,): _contrasts(choices[name]) for name in choices.columns}
-        for first, second in combinations(choices.columns, 2):
-            product = coded[(first,)][:, :, None] * coded[(second,)][:, None, :]
-            coded[(first, second)] = product.reshape(len(choices), -1)
-        columns: dict[Term, NDArray[np.intp]] = {}
-        start = 0
-        for term, block in coded.items():
-            columns[term] = np.arange(start, start + block.shape[1], dtype=np.intp)
-            start += block.shape[1]
-        design = np.hstack(list(coded.values())) if coded else np.zeros((len(choices), 0))
-        design = design - design.mean(axis=0)
-        with_values = design.T @ deviation
-        return cls(columns, design.T @ design, with_values @ with_values.T)
+    def of(cls, design: FloatArray, columns: Columns, deviation: FloatArray) -> _Explained:
+        """From the design (specifications, p) and values whose mean over specifications is zero."""
+        centred = design - design.mean(axis=0)
+        with_values = centred.T @ deviation
+        return cls(columns, centred.T @ centred, with_values @ with_values.T)
 
     def by(self, terms: Sequence[Term]) -> float:
         """Sum of squares that these terms explain together."""
@@ -167,25 +202,10 @@ class _Explained:
         return float(np.vdot(inverse, self.outer[np.ix_(at, at)]))
 
 
-def _contrasts(values: pd.Series) -> FloatArray:
-    """Indicators of all levels but the first, minus that of the first; shape (specifications, levels - 1)."""
-    code, levels = pd.factorize(values)
-    indicator = np.eye(len(levels))[code]
-    return np.asarray(indicator[:, 1:] - indicator[:, :1])
-
-
-def _exact(explained: _Explained, names: Sequence[str]) -> dict[str, float]:
-    return {name: explained.by([(name,)]) for name in names}
-
-
-def _shapley(explained: _Explained, names: Sequence[str]) -> dict[str, float]:
+def _shapley(explained: _Explained, names: Sequence[Term]) -> dict[Term, float]:
     """What each choice adds, averaged over all orders of entering them."""
     n = len(names)
-    of = {
-        frozenset(subset): explained.by([(name,) for name in subset])
-        for size in range(n + 1)
-        for subset in combinations(names, size)
-    }
+    of = {frozenset(own): explained.by(own) for size in range(n + 1) for own in combinations(names, size)}
     share = dict.fromkeys(names, 0.0)
     for subset, value in of.items():
         weight = factorial(len(subset)) * factorial(n - len(subset) - 1) / factorial(n) if len(subset) < n else 0.0
@@ -195,14 +215,13 @@ def _shapley(explained: _Explained, names: Sequence[str]) -> dict[str, float]:
     return share
 
 
-def _of_pairs(explained: _Explained, names: Sequence[str]) -> dict[Term, float]:
+def _of_pairs(explained: _Explained, names: Sequence[Term]) -> dict[Term, float]:
     """What pairs add to all choices: each entered first and last, scaled to what they add together."""
-    main: list[Term] = [(name,) for name in names]
-    pairs: list[Term] = list(combinations(names, 2))
-    base, everything = explained.by(main), explained.by([*main, *pairs])
+    pairs = [term for term in explained.columns if len(term) == 2]
+    base, everything = explained.by(names), explained.by([*names, *pairs])
     gain = {}
     for pair in pairs:
-        last = everything - explained.by([*main, *(other for other in pairs if other != pair)])
-        gain[pair] = max(0.5 * (explained.by([*main, pair]) - base + last), 0.0)
+        last = everything - explained.by([*names, *(other for other in pairs if other != pair)])
+        gain[pair] = max(0.5 * (explained.by([*names, pair]) - base + last), 0.0)
     summed = sum(gain.values())
     return {pair: value * (everything - base) / summed if summed > 0 else 0.0 for pair, value in gain.items()}

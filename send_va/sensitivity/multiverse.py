@@ -49,7 +49,7 @@ class Multiverse:
     choices : DataFrame
         result (``effect``, or ``place`` as a share of the table), then as in
         :class:`send_va.sensitivity.choice_variance.ChoiceVariance`: term, order, share; method, variance,
-        n_specifications, n_schools.
+        n_specifications, n_schools, n_exact.
     headline : mapping of str to float
         Over the schools of the reference table: share_depends (not in the same fifth under all specifications),
         share_top_and_bottom (in the highest fifth under one and in the lowest under another), share_nearly_always and

@@ -154,6 +154,7 @@ def variances_of(table: pd.DataFrame, theta: FloatArray) -> pd.DataFrame:
                 variance=found.variance,
                 n_specifications=found.n_specifications,
                 n_schools=found.n_schools,
+                n_exact=found.n_exact,
             )
         )
     whole = pd.concat(parts, ignore_index=True)
