@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import product
@@ -119,7 +120,7 @@ def choice_faults(name: str, values: Sequence[object], column: str = "") -> list
     if not values:
         return [Failure("names no value", column, remedy="Leave it out for the usual one.")]
     found = []
-    repeated = tuple(dict.fromkeys(repr(value) for value in values if list(values).count(value) > 1))
+    repeated = tuple(repr(value) for value, times in Counter(values).items() if times > 1)
     if repeated:
         found.append(Failure("names a value twice", column, values=repeated, remedy="Each specification counts once."))
     if name in _NAMED:

@@ -1,7 +1,7 @@
 """The multiverse: equal to the public functions, whole where something fails, the same bytes when resumed."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ import pandas as pd
 import pytest
 
 from send_va.errors import BoundaryWarning, InputError
-from send_va.identification.labels import read_labels
-from send_va.identification.need import estimate_need, why_not
+from send_va.identification.labels import LabelRecords, read_labels
+from send_va.identification.need import Need, estimate_need, why_not
 from send_va.ranking.shrinkage import shrink
 from send_va.records.design_columns import ContextColumns
 from send_va.records.profile import CohortProfile
 from send_va.records.reader import Cohort
 from send_va.records.roles import Roles, SenCodes
 from send_va.records.simulator import simulate
+from send_va.sensitivity import choice_fits
 from send_va.sensitivity.choice_fits import FitOptions
 from send_va.sensitivity.fit_store import FolderStore, MemoryStore
 from send_va.sensitivity.multiverse import Multiverse, multiverse
@@ -64,6 +65,22 @@ def pupils() -> pd.DataFrame:
     early = np.where(place % 4 == 0, "2021/22", "2022/23")
     turned = frame.groupby("school")["idaci"].transform(lambda own: own.to_numpy()[::-1])
     return frame.assign(cohort=early, half=frame["outcome"] / 2 + frame["idaci"], turned=turned)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def identified_once() -> Iterator[None]:
+    """Identification takes a second, depends on nothing that is tested here, and is the same for the same labels."""
+    known: dict[tuple[object, ...], Need] = {}
+
+    def estimated(labels: LabelRecords, *, seed: int, draws: int) -> Need:
+        key = (seed, draws, labels.entry.tobytes(), labels.now.tobytes(), labels.x.tobytes(), labels.feeder.tobytes())
+        if key not in known:
+            known[key] = estimate_need(labels, seed=seed, draws=draws)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice_fits, "estimate_need", estimated)
+        yield
 
 
 def opener(pupils: pd.DataFrame, **changes: Any) -> Open:
