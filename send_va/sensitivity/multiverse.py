@@ -77,6 +77,12 @@ class Multiverse:
         rows = self.specifications[self.specifications["status"] == FAILED]
         return rows[["number", *CHOICES, "reason"]].reset_index(drop=True)
 
+    @property
+    def typical_school(self) -> str:
+        """The school of the reference table whose places spread as those of the median school do."""
+        own = self.by_school[self.by_school["reference_quintile"].notna()]
+        return str(own.sort_values(["place_range", "school"], ignore_index=True)["school"].iloc[len(own) // 2])
+
     def curve(self, school: str) -> pd.DataFrame:
         """The specification curve of one school.
 

@@ -164,19 +164,18 @@ def test_plans_alone_are_the_records_opened_with_other_codes(pupils: pd.DataFram
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
         fit = fit_labelled(labelled_products(cohort, *read(cohort)), "cva", rng=np.random.default_rng(1), draws=2)
-    choices = Choices(("outcome",), send=("any", "ehcp"), estimator=("labelled",), minimum_cohort=(2,))
+    choices = Choices(("outcome",), send=("ehcp",), estimator=("labelled",), minimum_cohort=(2,))
     found = multiverse(opener(pupils), choices, options=OPTIONS)
     own, expected = effects(found, send="ehcp").dropna(), in_sds(fit, "mean", 2)
     np.testing.assert_allclose(own, expected, atol=1e-10)
-    assert own.index.tolist() == expected.index.tolist() and len(own) < found.specifications["n_schools"].iloc[0]
+    assert own.index.tolist() == expected.index.tolist() and len(own) < pupils["school"].nunique()
 
 
 def test_years_are_the_records_of_the_latest_cohorts(pupils: pd.DataFrame) -> None:
-    choices = Choices(("outcome",), years=(1, 0), estimator=("labelled",), minimum_cohort=(1,))
+    choices = Choices(("outcome",), years=(1,), estimator=("labelled",), minimum_cohort=(1,))
     found = multiverse(opener(pupils), choices, options=OPTIONS)
     late = multiverse(opener(pupils[pupils["cohort"] == "2022/23"]), replace(choices, years=(0,)), options=OPTIONS)
     np.testing.assert_allclose(found.effects.iloc[0], late.effects.iloc[0], atol=1e-10)
-    assert found.specifications["rank_correlation"].iloc[1] < 1.0
 
 
 def test_every_table_is_compared_with_the_reference(found: Multiverse) -> None:
