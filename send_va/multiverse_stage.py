@@ -1,0 +1,154 @@
+"""The multiverse of a study, from its file to tables and figures in a directory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from send_va.errors import InputError, NotSupportedError
+from send_va.estimation import read_cohort
+from send_va.progress import Progress
+from send_va.publish.manifest import describe_machine, installed_versions, manifest, write_json_atomic
+from send_va.publish.multiverse_figure import save_multiverse_figures
+from send_va.records.reader import Cohort
+from send_va.run_directory import RunDirectory, refuse_foreign
+from send_va.sensitivity.choice_fits import FitOptions
+from send_va.sensitivity.fit_store import FolderStore
+from send_va.sensitivity.multiverse import Multiverse, multiverse
+from send_va.sensitivity.specifications import CHOICES
+from send_va.stage_files import csv_writer
+from send_va.study import Study
+from send_va.study_check import check_study
+from send_va.study_multiverse import MultiverseSection
+
+_FITS = "fits"  # folder of finished fits, which a finished run does not keep
+_MOST_DRAWS = 24  # that expected scores average
+
+
+def run_multiverse(
+    study: Study,
+    out: str | Path,
+    *,
+    section: MultiverseSection | None = None,
+    resume: bool = False,
+    quiet: bool = True,
+) -> Multiverse:
+    """Estimate every specification of a study and write what came of it.
+
+    Writes, in ``out/private``: ``specifications.csv``, ``specification_effects.parquet`` (one row a school, one column
+    a finished specification, pupil SDs), ``school_robustness.csv`` (one row a school), ``choice_variance.csv``,
+    ``multiverse.json`` (headline numbers), ``manifest.json`` and ``figures/``.
+
+    Parameters
+    ----------
+    study : Study
+    out : str or Path
+        New or empty directory, or one that holds an earlier run, which is replaced when this one is finished.
+    section : MultiverseSection, optional
+        In place of the usual choices.
+    resume : bool
+        Go on from the fits of an interrupted run of the same study, choices, records and versions.
+    quiet : bool
+        Report no progress.
+
+    Returns
+    -------
+    Multiverse
+
+    Raises
+    ------
+    StudyError, InputError
+        Records that cannot be used, or no specification that can run. Nothing has been written then.
+    """
+    section = section or MultiverseSection()
+    choices = section.choices(study.roles.outcome)
+    refuse_foreign(Path(out))
+    progress = Progress(4, quiet=quiet)
+    with progress.stage("check the records"):
+        cohort = read_cohort(study)
+        check_study(study, cohort).raise_if_failed()
+    versions = installed_versions()
+    fingerprint = study.fingerprint(cohort.source.sha256, versions, "multiverse", vars(section))
+    directory = RunDirectory.open(out, fingerprint, resume=resume)
+    if resume and not directory.resumed:
+        progress.say(f"{directory.out.name} holds no interrupted multiverse of this study: starting anew")
+    try:
+        with progress.stage(f"fit {choices.n_fits:,} models", choices.n_fits) as tick:
+            found = multiverse(
+                lambda outcome: _opened(study, cohort, outcome),
+                choices,
+                options=_options(study),
+                store=FolderStore(directory.work / _FITS),
+                synthetic=study.study.synthetic,
+                progress=tick,
+            )
+    except (InputError, NotSupportedError):
+        directory.discard()
+        raise
+    with progress.stage("write tables"):
+        _write_tables(directory, found)
+    with progress.stage("draw figures"):
+        save_multiverse_figures(found, directory.work / "figures", title=study.study.title)
+    record = manifest(
+        versions=versions,
+        seed=study.study.seed,
+        settings=study.settings() | {"multiverse": vars(section)},
+        input_hash=cohort.source.sha256,
+        convergence={"multiverse": {"converged": not len(found.failed), "notes": list(found.notes)}},
+        timings=progress.timings,
+        machine=describe_machine(),
+    )
+    write_json_atomic(directory.work / "manifest.json", record)
+    for file in (directory.work / _FITS).iterdir():
+        file.unlink()
+    (directory.work / _FITS).rmdir()
+    directory.finish()
+    return found
+
+
+def _opened(study: Study, cohort: Cohort, outcome: str) -> Cohort:
+    """The records with an outcome; its range is known for that of the study only."""
+    if outcome == study.roles.outcome:
+        return cohort
+    free = replace(study.outcome, minimum=None, maximum=None)
+    return read_cohort(replace(study, roles=replace(study.roles, outcome=outcome), outcome=free))
+
+
+def _options(study: Study) -> FitOptions:
+    known = study.identification
+    return FitOptions(
+        seed=study.study.seed,
+        prior_knots=study.prior.knots,
+        composition=study.value_added.composition,
+        identification_draws=0 if known.plug_in else min(known.draws, _MOST_DRAWS),
+        correct_error=study.prior.correct_error,
+    )
+
+
+def _write_tables(directory: RunDirectory, found: Multiverse) -> None:
+    stamp: dict[str, Any] = {"synthetic": found.synthetic}
+    tables: dict[str, pd.DataFrame] = {
+        "specifications": found.specifications.assign(reference=found.specifications["number"] == found.reference),
+        "school_robustness": found.by_school,
+        "choice_variance": found.choices,
+    }
+    for name, table in tables.items():
+        directory.write(f"{name}.csv", csv_writer(table.assign(**stamp)))
+    effects = found.effects.T.rename_axis("school").reset_index()
+    effects.columns = effects.columns.astype(str)
+    arrow = pa.Table.from_pandas(effects, preserve_index=False).replace_schema_metadata(
+        {"unit": "pupil SDs", "columns": "specification numbers", "synthetic": str(found.synthetic).lower()}
+    )
+    directory.write("specification_effects.parquet", lambda path: pq.write_table(arrow, path, compression="zstd"))
+    said = dict(found.headline) | {
+        "synthetic": found.synthetic,
+        "n_failed": len(found.failed),
+        "reference": found.specifications.set_index("number").loc[found.reference, list(CHOICES)].to_dict(),
+        "notes": list(found.notes),
+    }
+    directory.write("multiverse.json", lambda path: write_json_atomic(path, said))
