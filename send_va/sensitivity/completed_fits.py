@@ -8,17 +8,16 @@ import numpy as np
 import pandas as pd
 
 from send_va.errors import InputError, NotSupportedError
-from send_va.identification.labels import LabelRecords, read_labels
+from send_va.identification.labels import read_labels
 from send_va.identification.need import Need, estimate_need
-from send_va.records.design_columns import INTERCEPT, Context, ContextColumns
-from send_va.records.profile import CohortProfile
-from send_va.records.reader import Cohort
+from send_va.records.design_columns import INTERCEPT, Context
+from send_va.sensitivity.filled_rows import FilledRows
 from send_va.sensitivity.incomplete_records import IncompleteRecords
-from send_va.value_added.design import context_columns, labelled_products
+from send_va.value_added.design import LabelledProducts, context_columns, labelled_products
 from send_va.value_added.fit_result import ValueAddedFit
 from send_va.value_added.labelled import fit_labelled
 from send_va.value_added.need_fit import fit_need
-from send_va.value_added.pupil_design import pupil_design
+from send_va.value_added.pupil_design import PupilDesign, pupil_design
 from send_va.value_added.row_coder import NEED
 
 ESTIMATORS = ("labelled", "standardised", "entry")
@@ -69,50 +68,57 @@ class FitPlan:
 
 @dataclass(frozen=True, eq=False)
 class CompletedFits:
-    """Fits the plan to one completed data set after the other.
+    """Fits the plan to one completed data set after the other; only rows that were filled in are coded anew.
 
     Attributes
     ----------
     records : IncompleteRecords
     plan : FitPlan
-    profile : CohortProfile
-        Of completed records, with knots and reference of the scores that were observed: theta is stated at the same
+    rows : FilledRows
+        Codes what was filled in, with knots and reference of the scores that were observed: theta is stated at the same
         prior attainment, and splines bend at the same points, whatever was imputed.
-    context : ContextColumns
+    products : LabelledProducts or None
+        Of complete records.
+    design : PupilDesign or None
+        Of the first completed data set.
     need : Need or None
         Identification from the first completed data set: the labels of all pupils, of incomplete records too.
     """
 
     records: IncompleteRecords
     plan: FitPlan
-    profile: CohortProfile
-    context: ContextColumns
+    rows: FilledRows
+    products: LabelledProducts | None
+    design: PupilDesign | None
     need: Need | None
 
     @classmethod
     def of(cls, records: IncompleteRecords, plan: FitPlan, first: pd.DataFrame) -> CompletedFits:
         """Freeze the design; `first` is a completed data set."""
-        observed = records.cohort().profile(plan.prior_knots)
+        observed = records.cohort()
         cohort = records.cohort(first)
-        profile = replace(cohort.profile(plan.prior_knots), priors=observed.priors)
+        profile = replace(cohort.profile(plan.prior_knots), priors=observed.profile(plan.prior_knots).priors)
         context = context_columns(cohort, profile)
-        need = None
-        if plan.needs_identification:
-            labels = read_labels(cohort, profile, context)
-            need = estimate_need(labels, seed=plan.seed, draws=plan.identification_draws)
-        return cls(records, plan, profile, context, need)
+        rows = FilledRows.of(records, cohort, profile, context)
+        products = labelled_products(observed, profile, context) if LABELLED in plan.estimators else None
+        if not plan.needs_identification:
+            return cls(records, plan, rows, products, None, None)
+        labels = read_labels(cohort, profile, context)
+        need = estimate_need(labels, seed=plan.seed, draws=plan.identification_draws)
+        return cls(records, plan, rows, products, pupil_design(cohort, profile, context), need)
 
     def fit(self, frame: pd.DataFrame, rng: np.random.Generator) -> dict[str, ValueAddedFit]:
         """Fit every estimator to completed records."""
-        cohort = self.records.cohort(frame)
-        need = None
-        if self.need is not None:
-            labels = read_labels(cohort, self.profile, self.context)
-            if self.plan.refit_identification:
-                need = estimate_need(labels, seed=self.plan.seed, draws=self.plan.identification_draws)
-            else:
-                need = with_predictors(self.need, labels)
-        return fit_cohort(cohort, self.profile, self.context, need, self.plan, rng)
+        batch = self.rows.batch(frame)
+        data = None if self.products is None else self.rows.added(self.products, batch)
+        if self.need is None or self.design is None:
+            return fit_estimators(data, None, None, self.plan, rng, self.records)
+        need = replace(self.need, labels=self.rows.labels(self.need.labels, batch))
+        if self.plan.refit_identification:
+            known = self.need.recorded or self.need.labels
+            again = self.rows.labels(known, batch)
+            need = estimate_need(again, seed=self.plan.seed, draws=self.plan.identification_draws)
+        return fit_estimators(data, self.rows.design(self.design, batch), need, self.plan, rng, self.records)
 
 
 def complete_case_fits(records: IncompleteRecords, plan: FitPlan, rng: np.random.Generator) -> dict[str, ValueAddedFit]:
@@ -120,43 +126,30 @@ def complete_case_fits(records: IncompleteRecords, plan: FitPlan, rng: np.random
     cohort = records.cohort()
     profile = cohort.profile(plan.prior_knots)
     context = context_columns(cohort, profile)
-    need = None
-    if plan.needs_identification:
-        labels = read_labels(cohort, profile, context)
-        need = estimate_need(labels, seed=plan.seed, draws=plan.identification_draws)
-    return fit_cohort(cohort, profile, context, need, plan, rng)
+    data = labelled_products(cohort, profile, context) if LABELLED in plan.estimators else None
+    if not plan.needs_identification:
+        return fit_estimators(data, None, None, plan, rng, records)
+    labels = read_labels(cohort, profile, context)
+    need = estimate_need(labels, seed=plan.seed, draws=plan.identification_draws)
+    return fit_estimators(data, pupil_design(cohort, profile, context), need, plan, rng, records)
 
 
-def with_predictors(need: Need, labels: LabelRecords) -> Need:
-    """The identification model of `need` for the same pupils with other prior scores or background.
-
-    Predictors are put on the scale its coefficients are on. Parameters stay; need is worked out from them again.
-    """
-    known = need.labels
-    if labels.x_names != known.x_names or len(labels.school) != len(known.school):
-        raise InputError("identification was estimated from other pupils or other predictors")
-    x = (labels.x * labels.x_sd + labels.x_mean - known.x_mean) / known.x_sd
-    return replace(need, labels=replace(known, x=np.ascontiguousarray(x)))
-
-
-def fit_cohort(
-    cohort: Cohort,
-    profile: CohortProfile,
-    context: ContextColumns,
+def fit_estimators(
+    data: LabelledProducts | None,
+    design: PupilDesign | None,
     need: Need | None,
     plan: FitPlan,
     rng: np.random.Generator,
+    records: IncompleteRecords,
 ) -> dict[str, ValueAddedFit]:
-    """Fit the estimators of a plan to one cohort."""
-    attrs = {"seed": plan.seed, "engine": "reml", "synthetic": int(cohort.synthetic)}
+    """Fit the estimators of a plan to one set of records."""
+    attrs = {"seed": plan.seed, "engine": "reml", "synthetic": int(records.source.synthetic)}
     fits: dict[str, ValueAddedFit] = {}
     children = dict(zip(ESTIMATORS, rng.spawn(len(ESTIMATORS)), strict=True))
-    if LABELLED in plan.estimators:
-        data = labelled_products(cohort, profile, context)
+    if data is not None:
         fits[LABELLED] = fit_labelled(data, plan.context, rng=children[LABELLED], draws=plan.draws, attrs=attrs)
-    if need is None:
+    if need is None or design is None:
         return fits
-    design = pupil_design(cohort, profile, context)
     design = design.without_schools(np.flatnonzero(need.labels.component > 0))
     for name in plan.estimators:
         if name == LABELLED:

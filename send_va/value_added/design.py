@@ -226,7 +226,7 @@ def _assembled(
         )
         for k in range(3)
     )
-    strata = _with_school_means(strata, context)
+    strata = with_school_means(strata, context)
     return LabelledProducts(
         strata=strata,
         schools=tuple(profile.schools.schools),
@@ -241,8 +241,8 @@ def _assembled(
     )
 
 
-def _with_school_means(strata: tuple[CrossProducts, ...], context: ContextColumns) -> tuple[CrossProducts, ...]:
-    """School means need no second pass: they are sums within schools divided by counts."""
+def with_school_means(strata: tuple[CrossProducts, ...], context: ContextColumns) -> tuple[CrossProducts, ...]:
+    """Add columns of school means, which need no second pass: they are sums within schools divided by counts."""
     if not context.composition:
         return strata
     sums = sum(part.products for part in strata)
