@@ -195,7 +195,8 @@ def pattern_table(records: IncompleteRecords, fewest: int = FEWEST_PUPILS) -> pd
     sizes = sizes.sort_index(kind="stable").sort_values(ascending=False, kind="stable")
     kept = [name for name in sizes.index if sizes[name] >= fewest]
     while 0 < len(names) - sizes[kept].sum() < fewest and kept not in ([], [COMPLETE]):
-        kept.remove([name for name in kept if name != COMPLETE][-1])
+        patterns = [name for name in kept if name not in (COMPLETE, UNUSABLE)]
+        kept.remove(patterns[-1] if patterns else UNUSABLE)
     shown = names.where(names.isin(kept), OTHER).to_numpy()
     patterns = [name for name in kept if name not in (COMPLETE, UNUSABLE)]
     order = [name for name in (COMPLETE, *patterns, OTHER, UNUSABLE) if (shown == name).any()]
