@@ -108,8 +108,8 @@ def _draw_patterns(ax: Axes, bars: pd.DataFrame) -> None:
         if np.isfinite(send):
             said.append(f"{100.0 * send:.0f} % SEND")
         if np.isfinite(outcome):
-            said.append(f"outcome {outcome:+.2f} SD")
-        ax.text(0.0, y + 0.31, ", ".join(said), fontsize=6.8, color=INK, va="bottom")
+            said.append(f"outcome {outcome:+.2f} SD".replace("-", "\N{MINUS SIGN}"))
+        ax.text(0.01 * share.max(), y + 0.31, ", ".join(said), fontsize=6.8, color=INK, va="bottom")
     names = ["\n".join(textwrap.wrap(str(name), _NAME_CHARACTERS)) for name in bars["pattern"]]
     ax.set_yticks(at, names, fontsize=7.0)
     ax.set_ylim(-0.6, len(bars) - 0.25)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -180,7 +180,7 @@ def missing_prior(
     levels = [STATUSES.index(name) for name in shifted]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)  # in the notes, once
-        complete = complete_case_fits(records, plan, _generator(seed, 0))
+        complete = complete_case_fits(records, replace(plan, draws=draws), _generator(seed, 0))
         fits = _all_fits(filled, plan, steps, levels, seed, progress)
     about = {"shifted": ", ".join(shifted), "bounded": int(bounded), "measurement_error": "not corrected"}
     about |= {"n_left_out": int((~records.usable).sum())}

@@ -120,7 +120,8 @@ def check_missing(
         Methods ``nothing missing``, ``complete records``, ``imputed`` and, under ``mnar``, ``shifted``. Of each:
         correlation, rmse (pupil SDs), cover (of 95 % intervals), cover_most (in the quarter of schools with the
         largest share of scores missing), width (pupil SDs), missing_bias: coefficient of the error on the share
-        missing, per SD over schools and given theta; 0 is right. `delta`: the shift.
+        missing, per SD over schools and given theta; 0 is right; from_whole: RMS difference from the estimates with
+        nothing missing (pupil SDs). `delta`: the shift.
     """
     cohort, pupils, gone = world.draw(rng)
     seed = int(rng.integers(2**31))
@@ -150,13 +151,16 @@ def check_missing(
     methods["imputed"] = found.effects["labelled", 0.0]
     if delta != 0.0:
         methods["shifted"] = found.effects["labelled", delta]
+    known = methods["nothing missing"]
     return {
-        name: _against_truth(effects, cohort, share) | {"delta": delta if name == "shifted" else 0.0}
+        name: _against_truth(effects, known, cohort, share) | {"delta": delta if name == "shifted" else 0.0}
         for name, effects in methods.items()
     }
 
 
-def _against_truth(effects: SchoolEffects, cohort: SimulatedCohort, share: pd.Series[float]) -> dict[str, float]:
+def _against_truth(
+    effects: SchoolEffects, whole: SchoolEffects, cohort: SimulatedCohort, share: pd.Series[float]
+) -> dict[str, float]:
     table = effects.summary("theta").set_index("school")
     sd = float(cohort.attrs["pupil_sd"])  # type: ignore[arg-type]
     truth = cohort.truth.astype({"school": str}).set_index("school")["theta"]
@@ -164,6 +168,7 @@ def _against_truth(effects: SchoolEffects, cohort: SimulatedCohort, share: pd.Se
     mean, lower, upper = (table[name].to_numpy() / sd for name in ("mean", "lower", "upper"))
     missing = share.loc[table.index].to_numpy()
     inside = (lower <= theta) & (theta <= upper)
+    apart = mean - whole.summary("theta").set_index("school").loc[table.index, "mean"].to_numpy() / sd
     columns = np.column_stack([np.ones(len(theta)), theta, (missing - missing.mean()) / missing.std()])
     return {
         "correlation": float(np.corrcoef(mean, theta)[0, 1]),
@@ -171,5 +176,6 @@ def _against_truth(effects: SchoolEffects, cohort: SimulatedCohort, share: pd.Se
         "cover": float(inside.mean()),
         "cover_most": float(inside[missing >= np.quantile(missing, 1.0 - _MOST)].mean()),
         "width": float((upper - lower).mean()),
+        "from_whole": float(np.sqrt(np.mean(apart**2))),
         "missing_bias": float(np.linalg.lstsq(columns, mean - theta, rcond=None)[0][2]),
     }

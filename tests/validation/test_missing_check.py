@@ -8,12 +8,8 @@ from send_va.validation.missing_check import MissingWorld, check_missing, known_
 
 
 def test_imputation_gives_back_part_of_what_leaving_out_took() -> None:
-    found = check_missing(
-        MissingWorld("mar", schools=40, pupils_per_school=80, share=0.3),
-        np.random.default_rng(3),
-        imputations=3,
-        draws=90,
-    )
+    world = MissingWorld("mar", schools=50, pupils_per_school=100, share=0.15)
+    found = check_missing(world, np.random.default_rng(3), imputations=3, draws=90)
     assert list(found) == ["nothing missing", "complete records", "imputed"]
     off = {name: values["from_whole"] for name, values in found.items()}
     assert off["nothing missing"] == 0.0 < off["imputed"] < off["complete records"]
