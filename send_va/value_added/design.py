@@ -212,7 +212,7 @@ def by_status(total: CrossProducts, context: ContextColumns) -> tuple[CrossProdu
         replace(total, products=total.products[k * n : (k + 1) * n], counts=total.counts[k * n : (k + 1) * n])
         for k in range(3)
     )
-    return _with_school_means(strata, context)
+    return with_school_means(strata, context)
 
 
 def _require_complete_errors(cohort: Cohort, profile: CohortProfile) -> None:
@@ -279,8 +279,8 @@ def _assembled(
     )
 
 
-def _with_school_means(strata: tuple[CrossProducts, ...], context: ContextColumns) -> tuple[CrossProducts, ...]:
-    """School means need no second pass: they are sums within schools divided by counts."""
+def with_school_means(strata: tuple[CrossProducts, ...], context: ContextColumns) -> tuple[CrossProducts, ...]:
+    """Add columns of school means, which need no second pass: they are sums within schools divided by counts."""
     if not context.composition:
         return strata
     sums = sum(part.products for part in strata)
