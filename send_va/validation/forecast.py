@@ -28,7 +28,7 @@ BLIND = (
 )
 FEWEST_SCHOOLS = 10
 FEW_SCHOOLS = 50  # below which the interval, though wider by Student's t, rests on few clusters
-_GROUPS = 60  # schools are left out one by one up to here, then in this many groups
+GROUPS = 60  # schools are left out one by one up to here, then in this many groups
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def forecast_bias(
     measure: str = "theta",
     coverage: float = 0.95,
     rng: np.random.Generator | None = None,
+    groups: int = GROUPS,
 ) -> ForecastBias:
     """Regress unshrunken estimates of later cohorts on predictions from the cohorts before.
 
@@ -93,7 +94,8 @@ def forecast_bias(
     measure : str
     coverage : float
     rng : numpy.random.Generator, optional
-        Puts schools into groups; wanted above 60 schools.
+        Puts schools into groups, where there are more schools than groups; without, every 60th makes a group.
+    groups : int
 
     Returns
     -------
@@ -124,12 +126,12 @@ def forecast_bias(
     value, error, years = estimates.estimate[measure], estimates.error[measure], estimates.years
     kinds = (PLAIN, DRIFT) if len(years) > 2 else (PLAIN,)
     targets = range(2, len(years)) if len(years) > 2 else range(1, 2)
-    groups = _grouped(len(value), rng)
+    group = _grouped(len(value), groups, rng)
     tables, frames = [], []
     for kind in kinds:
         rows = _rows(value, error, years, targets, kind)
         _require_schools(rows)
-        kept = [groups != g for g in np.unique(groups)]
+        kept = [group != g for g in np.unique(group)]
         without = [_slope(_rows(value[use], error[use], years, targets, kind)) for use in kept]
         tables.append({"prediction": kind, "measure": measure} | _summary(rows, np.array(without), coverage))
         frames.append(_frame(estimates, rows).assign(prediction=kind, measure=measure))
@@ -300,12 +302,12 @@ def _frame(estimates: YearEstimates, rows: _Rows) -> pd.DataFrame:
     )
 
 
-def _grouped(schools: int, rng: np.random.Generator | None) -> NDArray[np.int64]:
+def _grouped(schools: int, groups: int, rng: np.random.Generator | None) -> NDArray[np.int64]:
     """Groups of schools that are left out together: each alone where there are few."""
     every = np.arange(schools, dtype=np.int64)
-    if schools <= _GROUPS:
+    if schools <= groups:
         return every
-    return (every if rng is None else rng.permutation(every)) % _GROUPS
+    return (every if rng is None else rng.permutation(every)) % groups
 
 
 def _notes(tables: list[Mapping[str, Any]], cohorts: int) -> tuple[str, ...]:
