@@ -153,7 +153,7 @@ class Falsification:
         if not self.corrected:
             return "Not corrected for error in the prior scores: it rejects far too often unless they have none."
         if self.rejects:
-            return "Effects predict scores from before the school had its pupils: they are not the school's doing alone."
+            return "Effects predict scores from before the school had its pupils: they are not its doing alone."
         return "Nothing is found against the effects; see what the test can detect."
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Forecast bias: do the effects of later cohorts turn out, on average, as those of earlier ones foretold?"""
+"""Forecast bias: whether effects of later cohorts turn out, on average, as those of earlier ones foretold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from send_va.value_added.best_linear import best_linear, plain_average
 from send_va.value_added.year_estimates import YearEstimates, academic_year
 
 PLAIN, DRIFT = "plain", "drift"
+Using = Literal["earlier", "others"]
 SEES = (
     "A coefficient below 1 means predictions too bold (effects that drift while the prediction takes them to last, or "
     "too little shrinkage), above 1 too timid."
@@ -77,6 +78,7 @@ def forecast_bias(
     coverage: float = 0.95,
     rng: np.random.Generator | None = None,
     groups: int = GROUPS,
+    using: Using = "earlier",
 ) -> ForecastBias:
     """Regress unshrunken estimates of later cohorts on predictions from the cohorts before.
 
@@ -96,6 +98,9 @@ def forecast_bias(
     rng : numpy.random.Generator, optional
         Puts schools into groups, where there are more schools than groups; without, every 60th makes a group.
     groups : int
+    using : str
+        ``earlier``: cohorts before the one predicted. ``others``: all other cohorts, as Chetty, Friedman & Rockoff do;
+        more cohorts are predicted, but none of it was known beforehand.
 
     Returns
     -------
@@ -125,14 +130,14 @@ def forecast_bias(
     _require(estimates, measure, coverage)
     value, error, years = estimates.estimate[measure], estimates.error[measure], estimates.years
     kinds = (PLAIN, DRIFT) if len(years) > 2 else (PLAIN,)
-    targets = range(2, len(years)) if len(years) > 2 else range(1, 2)
+    windows = _windows(len(years), using)
     group = _grouped(len(value), groups, rng)
     tables, frames = [], []
     for kind in kinds:
-        rows = _rows(value, error, years, targets, kind)
+        rows = _rows(value, error, years, windows, kind)
         _require_schools(rows)
         kept = [group != g for g in np.unique(group)]
-        without = [_slope(_rows(value[use], error[use], years, targets, kind)) for use in kept]
+        without = [_slope(_rows(value[use], error[use], years, windows, kind)) for use in kept]
         tables.append({"prediction": kind, "measure": measure} | _summary(rows, np.array(without), coverage))
         frames.append(_frame(estimates, rows).assign(prediction=kind, measure=measure))
     return ForecastBias(pd.DataFrame(tables), pd.concat(frames, ignore_index=True), _notes(tables, len(years)))
@@ -153,7 +158,17 @@ def leave_year_out(estimates: YearEstimates, measure: str = "theta") -> FloatArr
     value, error, years = estimates.estimate[measure], estimates.error[measure], estimates.years
     kind = DRIFT if len(years) > 2 else PLAIN
     every = np.arange(len(years))
-    return np.stack([_foretold(value, error, years, t, kind, every != t).mean for t in every], axis=1)
+    return np.stack([_foretold(value, error, years, t, every != t, kind).mean for t in every], axis=1)
+
+
+def _windows(cohorts: int, using: Using) -> dict[int, NDArray[np.bool_]]:
+    """Cohorts that are predicted, and those each is predicted from."""
+    every = np.arange(cohorts)
+    if using == "others":
+        return {t: every != t for t in range(cohorts)}
+    if using != "earlier":
+        raise InputError(f"using cannot be {using!r}", "Choose from earlier, others.")
+    return {t: every < t for t in range(min(2, cohorts - 1), cohorts)}
 
 
 def _foretold(
@@ -161,11 +176,10 @@ def _foretold(
     error: FloatArray,
     years: NDArray[np.int64],
     target: int,
+    use: NDArray[np.bool_],
     kind: str,
-    use: NDArray[np.bool_] | None = None,
 ) -> Foretold:
-    """Predict one cohort from those before it, or from those in `use`."""
-    use = np.arange(len(years)) < target if use is None else use
+    """Predict one cohort from those in `use`."""
     before, noise, at = value[:, use], error[:, use][:, :, use], years[use]
     means, between, to_target, variance = (_lasting if kind == PLAIN else _drifting)(before, noise, at, years[target])
     centred = before - means
@@ -231,11 +245,11 @@ class _Rows:
 
 
 def _rows(
-    value: FloatArray, error: FloatArray, years: NDArray[np.int64], targets: Sequence[int], kind: str
+    value: FloatArray, error: FloatArray, years: NDArray[np.int64], windows: Mapping[int, NDArray[np.bool_]], kind: str
 ) -> _Rows:
     parts: list[tuple[NDArray[Any], ...]] = []
-    for t in targets:
-        ahead = _foretold(value, error, years, t, kind)
+    for t, window in windows.items():
+        ahead = _foretold(value, error, years, t, window, kind)
         use = np.flatnonzero(np.isfinite(value[:, t]) & np.isfinite(ahead.mean))
         noise = error[use, t, t]
         weight = 1.0 / np.maximum(noise + ahead.spread[use], np.finfo(np.float64).tiny)
@@ -316,7 +330,7 @@ def _notes(tables: list[Mapping[str, Any]], cohorts: int) -> tuple[str, ...]:
         notes.append("two cohorts: drift cannot be estimated before the one predicted, so there is the plain one only")
     fewest = min(int(row["schools"]) for row in tables)
     if fewest < FEW_SCHOOLS:
-        notes.append(f"{fewest} schools only: the interval is wide for it, and its cover is known to two digits at best")
+        notes.append(f"{fewest} schools only: few clusters, which the interval allows for by its width alone")
     return tuple(notes)
 
 

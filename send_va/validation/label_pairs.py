@@ -17,7 +17,9 @@ _LEGENDRE = 6
 _START = np.array([0.8, 0.8, 0.0, 0.5, np.log(0.4), np.log(0.4), 0.0])
 _TINY = 1e-12
 _LARGEST = 3.0  # of the transformed correlation, .995
-_STEP = 1e-3
+_LEAST_LOG_SD = np.log(0.01)  # a variance of zero is not reached, and its score vanishes on the way
+_RIDGE = 1e-6
+_STEP = 1e-5
 _MOST_STEPS, _MOST_HALVINGS = 60, 8
 _GAIN, _GAIN_WARNED = 1e-4, 1e-2  # twice the log-likelihood still to be gained, by the quadratic approximation
 
@@ -161,7 +163,8 @@ def fit_pairs(pairs: LabelPairs, *, correlated: bool, start: Floats | None = Non
     value = float(pairs.by_school(parameters).sum())
     for _ in range(_MOST_STEPS):
         scores = _scores(pairs, parameters, free)
-        inverse = np.linalg.inv(scores.T @ scores)
+        information = scores.T @ scores
+        inverse = np.linalg.inv(information + _RIDGE * np.diag(np.diag(information) + 1.0))
         gradient = scores.sum(axis=0)
         step = inverse @ gradient
         gain = float(gradient @ step)
@@ -177,10 +180,9 @@ def fit_pairs(pairs: LabelPairs, *, correlated: bool, start: Floats | None = Non
 
 def _scores(pairs: LabelPairs, parameters: Floats, free: int) -> Floats:
     """Derivatives of the log-likelihood of every school by the free parameters, (schools, free)."""
+    here = pairs.by_school(parameters)
     steps = _STEP * np.eye(len(parameters))[:free]
-    return np.stack(
-        [(pairs.by_school(parameters + s) - pairs.by_school(parameters - s)) / (2.0 * _STEP) for s in steps], axis=1
-    )
+    return np.stack([(pairs.by_school(parameters + step) - here) / _STEP for step in steps], axis=1)
 
 
 def _climb(pairs: LabelPairs, parameters: Floats, step: Floats, value: float) -> tuple[Floats, float]:
@@ -188,6 +190,7 @@ def _climb(pairs: LabelPairs, parameters: Floats, step: Floats, value: float) ->
     padded = np.concatenate([step, np.zeros(len(parameters) - len(step))])
     for _ in range(_MOST_HALVINGS):
         tried = parameters + padded
+        tried[4:6] = np.maximum(tried[4:6], _LEAST_LOG_SD)
         tried[-1] = np.clip(tried[-1], -_LARGEST, _LARGEST)
         reached = float(pairs.by_school(tried).sum())
         if reached > value:

@@ -64,8 +64,8 @@ class LeniencyCheck:
             return "Nothing is found against leniency that is unrelated to need before transfer."
         way = "more" if self.correlation > 0.0 else "less"
         return (
-            f"Schools that label generously had intakes with {way} need: leniency and intake need are not told apart, or "
-            "generous schools attract it."
+            f"Schools that label generously had intakes with {way} need: generous schools attract it, or "
+            "leniency and intake need are not told apart."
         )
 
     def __str__(self) -> str:
@@ -122,8 +122,8 @@ def check_leniency(pairs: LabelPairs, *, coverage: float = 0.95) -> LeniencyChec
     intake_sd, leniency_sd = np.exp(fit.parameters[4:6])
     if min(intake_sd, leniency_sd) < _LEAST_SD:
         raise InputError(
-            f"schools hardly differ in intake need (SD {intake_sd:.3f}) or leniency (SD {leniency_sd:.3f}), so there is "
-            "no correlation to test",
+            f"schools hardly differ in intake need (SD {intake_sd:.3f}) or leniency (SD {leniency_sd:.3f}), so "
+            "there is no correlation to test",
             "Say so in place of the check.",
         )
     ratio = max(2.0 * (fit.log_likelihood - null.log_likelihood), 0.0)
@@ -178,4 +178,3 @@ def label_pairs_of(need: Need) -> LabelPairs:
         error_variance=error,
         shared_variance=min(shared, error),
     )
-
