@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from send_va.beside_run import earlier_manifest, finish_beside
 from send_va.errors import InputError
 from send_va.estimation import read_cohort
 from send_va.identification.labels import LabelRecords, read_labels
 from send_va.identification.need import Need, estimate_need
 from send_va.progress import Progress
-from send_va.publish.manifest import describe_machine, installed_versions, manifest, write_json_atomic
+from send_va.publish.manifest import installed_versions
 from send_va.records.design_columns import CONTEXTS, shown_context
-from send_va.robustness_stage import write_statement
 from send_va.run_directory import RunDirectory, refuse_foreign
 from send_va.sensitivity.incentives import IncentiveAudit, audit_incentives
 from send_va.stage_files import csv_writer
@@ -25,7 +23,6 @@ from send_va.study_check import check_study, wanted_estimators
 from send_va.value_added.design import labelled_products
 from send_va.value_added.pupil_design import PupilDesign, pupil_design
 
-_MANIFEST = "manifest.json"
 AUDIT_TABLES = ("incentives", "incentive_summary", "incentive_verdicts", "incentive_cheapest")
 
 
@@ -86,39 +83,8 @@ def audit(study: str | Path | Study, out: str | Path, *, seed: int | None = None
     except (InputError, KeyboardInterrupt):
         directory.discard()
         raise
-    record = manifest(
-        versions=versions,
-        seed=study.study.seed,
-        settings=study.settings(),
-        input_hash=cohort.source.sha256,
-        convergence={},
-        timings=progress.timings,
-        machine=describe_machine(),
-    )
-    directory.keep_earlier()
-    write_json_atomic(directory.work / _MANIFEST, record if earlier is None else {**earlier, "audit": record})
-    write_statement(inputs)
-    directory.finish()
+    finish_beside(inputs, "audit", earlier, versions=versions, settings=study.settings(), notes={})
     return AuditRun(directory.out, result)
-
-
-def earlier_manifest(out: Path, input_hash: str) -> dict[str, Any] | None:
-    """The manifest of the run that a directory holds; None where it holds none.
-
-    Raises
-    ------
-    InputError
-        It is a run of other records.
-    """
-    file = out / "private" / _MANIFEST
-    if not file.exists():
-        return None
-    earlier: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if earlier.get("run", {}).get("input_sha256") != input_hash:
-        raise InputError(
-            f"{out.name} holds a run of other records", "Name the directory of a run of this study, or a new one."
-        )
-    return earlier
 
 
 def audit_of_run(inputs: StageInputs, design: PupilDesign | None = None, need: Need | None = None) -> None:

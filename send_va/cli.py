@@ -146,6 +146,52 @@ def audit(
 
 
 @app.command()
+def multiverse(
+    study: Annotated[Path, typer.Argument(help="Study file (study.toml), its choices under [multiverse].")],
+    out: Annotated[Path, typer.Option(help="Directory: new, empty, or of a run of the same records, which is kept.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted multiverse.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate every combination of the declared choices, and say which choice decides the table."""
+    from send_va.study import load_study
+
+    loaded = load_study(study)
+    from send_va.memory import keep_freed_memory
+    from send_va.multiverse_stage import run_multiverse
+
+    keep_freed_memory()
+    try:
+        result = run_multiverse(loaded, out, resume=resume, quiet=quiet)
+    except KeyboardInterrupt:
+        typer.echo("send-va: interrupted. What was finished is kept: --resume goes on from there.", err=True)
+        raise typer.Exit(130) from None
+    if loaded.study.synthetic:
+        typer.echo("SYNTHETIC DATA: no school here exists.")
+    typer.echo(str(result))
+
+
+@app.command()
+def missing(
+    study: Annotated[Path, typer.Argument(help="Study file (study.toml).")],
+    out: Annotated[Path, typer.Option(help="Directory: new, empty, or of a run of the same records, which is kept.")],
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> None:
+    """Impute missing prior attainment several times, shift what is imputed, and see what moves."""
+    from send_va.study import load_study
+
+    loaded = load_study(study)
+    from send_va.memory import keep_freed_memory
+    from send_va.missing_stage import run_missing
+
+    keep_freed_memory()
+    result = run_missing(loaded, out, seed=seed, quiet=quiet)
+    if loaded.study.synthetic:
+        typer.echo("SYNTHETIC DATA: no school here exists.")
+    typer.echo(str(result))
+
+
+@app.command()
 def demo(
     schools: Annotated[int, typer.Option(help="Number of synthetic schools.", min=20)] = 300,
     out: Annotated[Path, typer.Option(help="Directory of the demo; replaced when it holds an earlier one.")] = Path(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from send_va.beside_run import earlier_manifest, finish_beside
 from send_va.errors import InputError, NotSupportedError
 from send_va.estimation import read_cohort
 from send_va.progress import Progress
-from send_va.publish.manifest import describe_machine, installed_versions, manifest, write_json_atomic
+from send_va.publish.manifest import installed_versions, write_json_atomic
 from send_va.publish.multiverse_figure import save_multiverse_figures
+from send_va.records.design_columns import CONTEXTS
 from send_va.records.reader import Cohort
 from send_va.run_directory import RunDirectory, refuse_foreign
 from send_va.sensitivity.choice_fits import FitOptions
@@ -22,6 +25,7 @@ from send_va.sensitivity.fit_store import FolderStore
 from send_va.sensitivity.multiverse import Multiverse, multiverse
 from send_va.sensitivity.specifications import CHOICES
 from send_va.stage_files import csv_writer
+from send_va.stage_inputs import StageInputs
 from send_va.study import Study
 from send_va.study_check import check_study
 from send_va.study_multiverse import MultiverseSection
@@ -48,9 +52,9 @@ def run_multiverse(
     ----------
     study : Study
     out : str or Path
-        New or empty directory, or one that holds an earlier run, which is replaced when this one is finished.
+        New or empty directory, or one that holds a run of the same records, to which this is added.
     section : MultiverseSection, optional
-        In place of the usual choices.
+        In place of ``[multiverse]`` of the study.
     resume : bool
         Go on from the fits of an interrupted run of the same study, choices, records and versions.
     quiet : bool
@@ -65,13 +69,14 @@ def run_multiverse(
     StudyError, InputError
         Records that cannot be used, or no specification that can run. Nothing has been written then.
     """
-    section = section or MultiverseSection()
+    section = section or study.multiverse
     choices = section.choices(study.roles.outcome)
     refuse_foreign(Path(out))
     progress = Progress(4, quiet=quiet)
     with progress.stage("check the records"):
         cohort = read_cohort(study)
         check_study(study, cohort).raise_if_failed()
+    earlier = earlier_manifest(Path(out), cohort.source.sha256)
     versions = installed_versions()
     fingerprint = study.fingerprint(cohort.source.sha256, versions, "multiverse", vars(section))
     directory = RunDirectory.open(out, fingerprint, resume=resume)
@@ -94,20 +99,17 @@ def run_multiverse(
         _write_tables(directory, found)
     with progress.stage("draw figures"):
         save_multiverse_figures(found, directory.work / "figures", title=study.study.title)
-    record = manifest(
+    shutil.rmtree(directory.work / _FITS)
+    contexts = tuple(context for context in CONTEXTS if context in study.value_added.contexts)
+    notes = {"multiverse": {"converged": not len(found.failed), "notes": list(found.notes)}}
+    finish_beside(
+        StageInputs(study, cohort, contexts, directory, progress),
+        "multiverse",
+        earlier,
         versions=versions,
-        seed=study.study.seed,
         settings=study.settings() | {"multiverse": vars(section)},
-        input_hash=cohort.source.sha256,
-        convergence={"multiverse": {"converged": not len(found.failed), "notes": list(found.notes)}},
-        timings=progress.timings,
-        machine=describe_machine(),
+        notes=notes,
     )
-    write_json_atomic(directory.work / "manifest.json", record)
-    for file in (directory.work / _FITS).iterdir():
-        file.unlink()
-    (directory.work / _FITS).rmdir()
-    directory.finish()
     return found
 
 

@@ -15,6 +15,8 @@ from send_va.errors import Failure, StudyError
 from send_va.records.roles import Roles, SenCodes
 from send_va.study_audit import AuditSection
 from send_va.study_bayes import BayesSection
+from send_va.study_missing import MissingPriorSection
+from send_va.study_multiverse import MultiverseSection
 from send_va.study_ranking import PublicationSection, RankingSection
 from send_va.study_years import YearsSection
 
@@ -172,6 +174,8 @@ class Study:
     ranking: RankingSection = field(default_factory=RankingSection)
     publication: PublicationSection = field(default_factory=PublicationSection)
     audit: AuditSection = field(default_factory=AuditSection)
+    multiverse: MultiverseSection = field(default_factory=MultiverseSection)
+    missing_prior: MissingPriorSection = field(default_factory=MissingPriorSection)
     folder: Path = field(default=Path(), compare=False)
 
     def settings(self) -> dict[str, Any]:
@@ -213,8 +217,10 @@ _TYPED = {
     "ranking": RankingSection,
     "publication": PublicationSection,
     "audit": AuditSection,
+    "multiverse": MultiverseSection,
+    "missing_prior": MissingPriorSection,
 }
-_CHECK_THEMSELVES = ("bayes", "ranking", "publication")
+_CHECK_THEMSELVES = ("bayes", "ranking", "publication", "multiverse", "missing_prior")
 _FREE = ("roles", "columns", "sen")
 
 
@@ -316,6 +322,9 @@ def _type_fault(annotation: str, value: object) -> str:
     if annotation.startswith("tuple[str"):
         ok = isinstance(value, list) and all(isinstance(item, str) for item in value)
         return "" if ok else "must be a list of text"
+    if annotation.startswith("tuple[int"):
+        ok = isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+        return "" if ok else "must be a list of whole numbers"
     if annotation.startswith("tuple[float"):
         ok = isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
         return "" if ok else "must be a list of numbers"

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from send_va.errors import InputError
 from send_va.publish.figure_data import highlighted_rows, require_columns
 from send_va.publish.figure_panels import percent, set_school_axis, ticks_from_one
-from send_va.publish.figure_style import MIDDLE, save_svg_png, styled, titled_figure
+from send_va.publish.figure_style import MIDDLE, save_svg_png, study_words, styled, titled_figure
 from send_va.publish.multiverse_panels import (
     ROW_INCHES,
     above_and_below,
@@ -31,7 +31,6 @@ from send_va.publish.ranking_panels import (
     draw_named_shares,
     draw_shares,
     legend_above,
-    study_words,
     tone,
 )
 from send_va.sensitivity.multiverse import Multiverse

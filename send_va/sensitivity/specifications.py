@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from math import prod
-from typing import get_args
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from send_va.errors import Failure, InputError
-from send_va.identification.need import NEED_ESTIMATORS
-from send_va.ranking.shrinkage import Prior
-from send_va.records.design_columns import CONTEXTS
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A study file is read before heavy libraries are loaded, so names that stand elsewhere too are spelt out.
+CONTEXTS = ("prior", "cva", "composition")
 SEND = ("any", "ehcp")
 ADJUSTMENTS = {  # schools differ in slope on prior attainment, residual variance by need
     "full": (True, True),
@@ -23,9 +23,9 @@ ADJUSTMENTS = {  # schools differ in slope on prior attainment, residual varianc
     "one_variance": (True, False),
     "plain": (False, False),
 }
-ESTIMATORS = ("labelled", *NEED_ESTIMATORS)
+ESTIMATORS = ("labelled", "standardised", "entry", "label_free")
 MODEL, UNSHRUNKEN = "model", "none"
-PRIORS = (MODEL, UNSHRUNKEN, *get_args(Prior))
+PRIORS = (MODEL, UNSHRUNKEN, "normal", "mixture", "precision_dependent")
 MOST_SPECIFICATIONS = 5_000
 _NAMED = {
     "context": CONTEXTS,
@@ -107,6 +107,8 @@ class Choices:
 
     def table(self) -> pd.DataFrame:
         """All specifications, one a row, the reference first; one column a choice, the index their number from 1."""
+        import pandas as pd
+
         rows = list(product(*(getattr(self, name) for name in CHOICES)))
         return pd.DataFrame(rows, columns=list(CHOICES), index=pd.RangeIndex(1, len(rows) + 1, name="number"))
 

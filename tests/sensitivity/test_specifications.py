@@ -1,9 +1,21 @@
 """Choices and their crossing."""
 
+from typing import get_args
+
 import pytest
 
+from send_va import study
 from send_va.errors import InputError
+from send_va.ranking.shrinkage import Prior
+from send_va.records import design_columns
+from send_va.sensitivity import specifications
 from send_va.sensitivity.specifications import CHOICES, MOST_SPECIFICATIONS, Choices
+
+
+def test_names_spelt_out_are_those_of_the_rest_of_the_package() -> None:
+    assert set(specifications.ESTIMATORS) == set(study.ESTIMATORS)
+    assert specifications.CONTEXTS == design_columns.CONTEXTS == study.CONTEXTS
+    assert specifications.PRIORS == ("model", "none", *get_args(Prior))
 
 
 def test_crossing_holds_every_combination_once_and_begins_with_the_reference() -> None:
