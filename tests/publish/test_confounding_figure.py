@@ -22,10 +22,8 @@ def bounds() -> pd.DataFrame:
 
 
 def test_contours_run_through_the_adjusted_estimates_and_what_is_left_out_is_named(tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        figure = confounding_figure(bounds(), unit="points", synthetic=True, title="A study")
-        save_svg_png(figure, tmp_path / name)
-    assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "second.svg").read_bytes()
+    figure = confounding_figure(bounds(), unit="points", synthetic=True, title="A study")
+    assert [path.suffix for path in save_svg_png(figure, tmp_path / "first")] == [".svg", ".png"]
     said = " ".join(text.get_text() for text in figure.texts)
     assert (
         "23.0 % of both need and" in said.replace("\n", " ") and "not drawn: 1x prior" in said and "Synthetic" in said
