@@ -9,7 +9,7 @@ import pandas as pd
 from send_va.effects import SchoolEffects
 from send_va.publish.robustness_statement import STATEMENT, RunTables, robustness_statement
 from send_va.records.design_columns import shown_context
-from send_va.sensitivity.table_changes import changes_of_a_run
+from send_va.sensitivity.changed_tables import changes_of_a_run
 from send_va.stage_files import csv_writer
 from send_va.stage_inputs import StageInputs
 from send_va.study_check import headline

@@ -14,15 +14,16 @@ from send_va.publish.tipping_figure import tipping_figure
 from send_va.records.design_columns import Context, shown_context
 from send_va.sensitivity.held_estimators import HeldLabelled, hold_labelled
 from send_va.sensitivity.need_coefficient import NEED_ALONE, need_coefficients
-from send_va.sensitivity.robustness import Robustness, robustness
-from send_va.sensitivity.roll_weighting import roll_weighting
+from send_va.sensitivity.school_robustness import Robustness, robustness
+from send_va.sensitivity.weighted_by_roll import roll_weighting
 from send_va.stage_files import csv_writer, load_fit
 from send_va.stage_inputs import StageInputs
 from send_va.study_check import headline
+from send_va.validation.constant_risk import ConstantRisk, constant_risk
 from send_va.value_added.design import labelled_products
 from send_va.value_added.pupil_design import PupilDesign
 
-TABLES = ("robustness", "tipping", "need_confounding")
+TABLES = ("robustness", "tipping", "need_confounding", "constant_risk")
 ROLL = "roll_weighting"
 
 
@@ -49,7 +50,8 @@ def tipping_of_run(inputs: StageInputs, design: PupilDesign, need: Need, estimat
         found = robustness(design, need, fit, labelled=_labelled(inputs, design, need, context), standard=standard)
         compared = design.without_schools(np.flatnonzero(need.labels.component > 0))
         confounding = need_coefficients(compared, need.scores(first), first, context)
-        _write(inputs, found, pd.concat([part.table.assign(read=name) for name, part in confounding.items()]))
+        bounds = pd.concat([part.table.assign(read=name) for name, part in confounding.items()])
+        _write(inputs, found, bounds, _constant_risk(compared, need, context))
 
 
 def _labelled(inputs: StageInputs, design: PupilDesign, need: Need, context: Context) -> HeldLabelled:
@@ -65,10 +67,46 @@ def _labelled(inputs: StageInputs, design: PupilDesign, need: Need, context: Con
     )
 
 
-def _write(inputs: StageInputs, found: Robustness, confounding: pd.DataFrame) -> None:
+def _constant_risk(design: PupilDesign, need: Need, context: Context) -> pd.DataFrame:
+    """Whether recorded SEN means the same in every school, and what its coefficient goes with."""
+    places, school = np.unique(design.codes, return_inverse=True)
+    sen = ((need.recorded or need.labels).now[design.order] > 0).astype(np.float64)
+    held = [name for name in design.context.fixed(context) if name in design.columns]
+    moderators = {"the share of pupils labelled": (design.by_school(sen) / np.maximum(design.n_pupils, 1))[places]}
+    if need.now_fit is not None:
+        moderators["the school's leniency"] = need.parameters.school[places, 0]
+    found = constant_risk(
+        design.rows[:, -1],
+        sen,
+        design.rows[:, [design.columns.index(name) for name in held]],
+        school,
+        moderators={name: values for name, values in moderators.items() if values.std() > 0.0},
+    )
+    return _risk_table(found, context)
+
+
+def _risk_table(found: ConstantRisk, context: Context) -> pd.DataFrame:
+    """One row for the spread of the coefficient, one for each moderator."""
+    known = {
+        "adjuster": found.adjuster,
+        "context": context,
+        "coefficient": found.coefficient,
+        "coefficient_se": found.coefficient_se,
+        "sd": found.sd,
+        "lower": found.lower,
+        "upper": found.upper,
+        "statistic": found.statistic,
+        "p_value": found.p_value,
+        "verdict": found.verdict,
+    }
+    moderators = found.moderators.rename(columns=lambda name: name if name == "moderator" else f"moderator_{name}")
+    return pd.DataFrame([known]).merge(moderators, how="cross") if len(moderators) else pd.DataFrame([known])
+
+
+def _write(inputs: StageInputs, found: Robustness, confounding: pd.DataFrame, risk: pd.DataFrame) -> None:
     directory, study = inputs.directory, inputs.study
     synthetic, title = study.study.synthetic, study.study.title
-    tables = dict(zip(TABLES, (found.table, found.shares, confounding), strict=True))
+    tables = dict(zip(TABLES, (found.table, found.shares, confounding, risk), strict=True))
     for name, table in tables.items():
         directory.write(f"{name}.csv", csv_writer(table.assign(synthetic=synthetic)))
     (directory.work / "figures").mkdir(exist_ok=True)

@@ -22,6 +22,7 @@ from send_va.value_added.scores import NeedScores
 from send_va.value_added.year_estimates import YearEstimates
 from send_va.value_added.year_fits import LabelScores, fit_years
 from send_va.value_added.year_groups import YearGroups, n_years, year_groups
+from send_va.year_checks import write_year_checks
 
 YEARS_NOTE = "stage-years"
 YEAR_TABLES = ("autocovariance", "year_averages", "forecast")
@@ -57,25 +58,29 @@ def year_stages(inputs: StageInputs, need: Need | None, estimators: Sequence[str
             return
         chosen = study.years.estimators or (headline(estimators),)
         notes = [f"[years] {name} is not among the estimators of this run" for name in chosen if name not in estimators]
-        found = []
+        found: list[Drift] = []
+        years: dict[str, YearEstimates] = {}
         try:
             groups = year_groups(inputs.cohort, inputs.profile)
             for name in [name for name in chosen if name in estimators]:
-                drift = _drift(inputs, groups, need, name, tick)
+                estimates = _estimates(inputs, groups, need, name, tick)
+                drift = _drift(inputs, estimates, name)
                 found.append(drift)
+                years[name] = estimates
                 notes += [f"{name}: {note}" for note in drift.notes]
         except (InputError, NotSupportedError) as error:
             notes.append(f"no forecast: {error}")
         _write(inputs, found)
+        notes += write_year_checks(inputs, years, {name: year_generator(study.study.seed, name) for name in years})
         said = {"converged": True, "notes": notes}
         directory.write(f"{YEARS_NOTE}.json", lambda path: path.write_text(json.dumps(said)))
 
 
-def _drift(
+def _estimates(
     inputs: StageInputs, groups: YearGroups, need: Need | None, estimator: str, tick: Callable[[int], None]
-) -> Drift:
+) -> YearEstimates:
     study = inputs.study
-    estimates = estimates_by_year(
+    return estimates_by_year(
         groups,
         inputs.columns,
         need,
@@ -86,6 +91,10 @@ def _drift(
         attrs=inputs.attrs,
         progress=tick,
     )
+
+
+def _drift(inputs: StageInputs, estimates: YearEstimates, estimator: str) -> Drift:
+    study = inputs.study
     return estimate_drift(
         estimates,
         rng=year_generator(study.study.seed, estimator),

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from send_va.sensitivity.audit_settings import AuditSettings
     from send_va.sensitivity.bounds import LeeBounds, lee_bounds
+    from send_va.sensitivity.changed_tables import table_changes
     from send_va.sensitivity.coefficient import CoefficientSensitivity, coefficient_sensitivity, ols_sensitivity
     from send_va.sensitivity.incentives import IncentiveAudit, audit_incentives
     from send_va.sensitivity.need_coefficient import need_coefficients
-    from send_va.sensitivity.robustness import Robustness, robustness
-    from send_va.sensitivity.roll_weighting import RollWeighting, roll_weighting
-    from send_va.sensitivity.table_changes import table_changes
+    from send_va.sensitivity.school_robustness import Robustness, robustness
     from send_va.sensitivity.tipping import Tipping, tip_by_leniency, tip_by_need
     from send_va.sensitivity.unmeasured import (
         adjusted_estimate,
@@ -28,14 +27,15 @@ if TYPE_CHECKING:
         robustness_value,
     )
     from send_va.sensitivity.unmeasured_schools import SortingSensitivity, unmeasured_schools
+    from send_va.sensitivity.weighted_by_roll import RollWeighting, roll_weighting
 
 _HOME = {
     "AuditSettings": "audit_settings",
     "CoefficientSensitivity": "coefficient",
     "IncentiveAudit": "incentives",
     "LeeBounds": "bounds",
-    "Robustness": "robustness",
-    "RollWeighting": "roll_weighting",
+    "Robustness": "school_robustness",
+    "RollWeighting": "weighted_by_roll",
     "SortingSensitivity": "unmeasured_schools",
     "Tipping": "tipping",
     "adjusted_estimate": "unmeasured",
@@ -51,10 +51,10 @@ _HOME = {
     "ols_sensitivity": "coefficient",
     "partial_f2": "unmeasured",
     "partial_r2": "unmeasured",
-    "robustness": "robustness",
+    "robustness": "school_robustness",
     "robustness_value": "unmeasured",
-    "roll_weighting": "roll_weighting",
-    "table_changes": "table_changes",
+    "roll_weighting": "weighted_by_roll",
+    "table_changes": "changed_tables",
     "tip_by_leniency": "tipping",
     "tip_by_need": "tipping",
     "unmeasured_schools": "unmeasured_schools",

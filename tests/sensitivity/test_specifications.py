@@ -15,7 +15,7 @@ from send_va.sensitivity.specifications import CHOICES, MOST_SPECIFICATIONS, Cho
 def test_names_spelt_out_are_those_of_the_rest_of_the_package() -> None:
     assert set(specifications.ESTIMATORS) == set(study.ESTIMATORS)
     assert specifications.CONTEXTS == design_columns.CONTEXTS == study.CONTEXTS
-    assert specifications.PRIORS == ("model", "none", *get_args(Prior))
+    assert ("model", "none", *get_args(Prior)) == specifications.PRIORS
 
 
 def test_crossing_holds_every_combination_once_and_begins_with_the_reference() -> None:

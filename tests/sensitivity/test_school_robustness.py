@@ -11,7 +11,7 @@ from send_va.errors import BoundaryWarning, InputError, NotSupportedError
 from send_va.identification.scores import both_need, entry_need
 from send_va.sensitivity.need_definition import DefinitionSensitivity, need_definitions
 from send_va.sensitivity.quintiles import Quintiles
-from send_va.sensitivity.robustness import COLUMNS, Robustness, robustness
+from send_va.sensitivity.school_robustness import COLUMNS, Robustness, robustness
 from send_va.validation.recovery import CONTEXT
 from send_va.value_added.labelled import fit_labelled
 from send_va.value_added.need_fit import fit_need

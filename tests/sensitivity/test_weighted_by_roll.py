@@ -17,7 +17,7 @@ from send_va.records.profile import CohortProfile
 from send_va.records.reader import Cohort
 from send_va.records.simulator import SCENARIOS, SimulatedCohort, simulate, with_moves
 from send_va.sensitivity.roll_design import design_by_roll, read_roll, strata_by_roll
-from send_va.sensitivity.roll_weighting import NOT_A_FINDING, RollWeighting, roll_weighting
+from send_va.sensitivity.weighted_by_roll import NOT_A_FINDING, RollWeighting, roll_weighting
 from send_va.validation.recovery import ROLES
 from send_va.value_added.changing_products import NeedColumns
 from send_va.value_added.design import context_columns, labelled_products

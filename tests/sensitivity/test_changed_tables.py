@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from send_va.errors import InputError
-from send_va.sensitivity.table_changes import changes_of_a_run, table_changes
+from send_va.sensitivity.changed_tables import changes_of_a_run, table_changes
 
 SCHOOLS = [str(number) for number in range(10)]
 
