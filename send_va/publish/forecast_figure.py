@@ -70,17 +70,13 @@ def forecast_figure(
         synthetic=synthetic,
         panels=(1.0,) * len(table),
         plot_height_inches=2.7,
-        legend_row=True,
+        label_lines=2,
     )
-    for ax, row in zip(axes, table.itertuples(), strict=True):
-        part = rows[(rows["prediction"] == row.prediction) & (rows["measure"] == row.measure)]
-        _panel(ax, binned(part, used), float(row.coefficient))
-        ax.set_title(
-            f"{_NAMES.get(str(row.prediction), row.prediction)}: {row.coefficient:.2f} "
-            f"({row.lower:.2f} to {row.upper:.2f})",
-            fontsize=8.0,
-            loc="left",
-        )
+    slopes = table[["coefficient", "lower", "upper"]].to_numpy(dtype=np.float64)
+    for ax, kind, measure, slope in zip(axes, table["prediction"], table["measure"], slopes, strict=True):
+        _panel(ax, binned(rows[(rows["prediction"] == kind) & (rows["measure"] == measure)], used), slope[0])
+        said = f"{slope[0]:.2f} ({slope[1]:.2f} to {slope[2]:.2f})"
+        ax.set_title(f"{_NAMES.get(str(kind), kind)}: {said}", fontsize=8.0, loc="left")
         ax.set_xlabel(axis_label("Prediction", unit, 34))
     axes[0].set_ylabel(axis_label("Later estimate", unit, 34))
     return figure

@@ -69,9 +69,10 @@ class ConstantRisk:
             f"The coefficient of {self.adjuster} is not the same in every school: as a covariate it adjusts schools by "
             "different things, and does not make them comparable."
         )
-        for row in self.moderators[self.moderators["p_value"] < 1.0 - self.coverage].itertuples():
-            way = "higher" if row.coefficient > 0 else "lower"
-            said += f" It is {way} where {row.moderator} is high: what schools decide themselves moves it."
+        clear = self.moderators[self.moderators["p_value"] < 1.0 - self.coverage]
+        for name, change in zip(clear["moderator"], clear["coefficient"].to_numpy(dtype=np.float64), strict=True):
+            way = "higher" if change > 0.0 else "lower"
+            said += f" It is {way} where {name} is high: what schools decide themselves moves it."
         return said
 
     def __str__(self) -> str:

@@ -158,7 +158,7 @@ def leave_year_out(estimates: YearEstimates, measure: str = "theta") -> FloatArr
     value, error, years = estimates.estimate[measure], estimates.error[measure], estimates.years
     kind = DRIFT if len(years) > 2 else PLAIN
     every = np.arange(len(years))
-    return np.stack([_foretold(value, error, years, t, every != t, kind).mean for t in every], axis=1)
+    return np.stack([_foretold(value, error, years, t, every != t, kind).mean for t in range(len(years))], axis=1)
 
 
 def _windows(cohorts: int, using: Using) -> dict[int, NDArray[np.bool_]]:

@@ -74,8 +74,8 @@ def rejection_rates(runs: pd.DataFrame, by: Sequence[str], level: float = 0.05) 
     ).reset_index()
     n, share = table["runs"], table["rejects"]
     safe = share.clip(lower=1.0 / (n + 1), upper=1.0 - 1.0 / (n + 1))
-    table.insert(table.columns.get_loc("rejects") + 1, "se", np.sqrt(safe * (1.0 - safe) / n))
-    return table
+    table["se"] = np.sqrt(safe * (1.0 - safe) / n)
+    return table[[*by, "runs", "rejects", "se", "estimate", "estimate_sd"]]
 
 
 def detectable(amount: Floats, rejects: Floats, power: float = POWER) -> float:
