@@ -79,10 +79,7 @@ def main() -> None:
         whole = timed(lambda: multiverse(lambda outcome: read_cohort(study), choices, options=records))
     print(f"multiverse, {choices.n} specifications {whole[0]:10.1f} {whole[1]:12.1f}")
     each = np.mean(single, axis=0) * choices.n
-    print(
-        f"naive, {choices.n} specifications      {each[0]:10.1f} {each[1]:12.1f}   "
-        f"(mean of the above times {choices.n})"
-    )
+    print(f"naive, {choices.n} specifications      {each[0]:10.1f} {each[1]:12.1f}   (mean times {choices.n})")
     print(f"ratio: {each[0] / whole[0]:.0f} (wall), {each[1] / whole[1]:.0f} (processor)")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
 

@@ -48,7 +48,7 @@ CHOICES = Choices(
     outcome=("outcome",),
     context=("cva", "prior"),
     adjustment=tuple(ADJUSTMENTS),
-    estimator=("entry", "standardised", "labelled", "label_free"),
+    estimator=("entry", "labelled", "label_free"),
     prior=("model", "none", "normal"),
     minimum_cohort=(3, 1),
 )
@@ -127,7 +127,7 @@ def public_fits(pupils: pd.DataFrame) -> dict[tuple[str, str, str], ValueAddedFi
             options: Any = {"rng": np.random.default_rng(1), "prior_slope": slope, "residual_by_need": by_need}
             for context in CHOICES.context:
                 fits["labelled", adjustment, context] = fit_labelled(data, context, draws=2, **options)
-            for name in need.estimators:
+            for name in ("entry", "label_free"):
                 plug_in: Any = {"plug_in": True} if adjustment != "full" else {"identification_draws": 2}
                 found = fit_need(design, need.scores(name), name, CHOICES.context, draws=2, **options, **plug_in)
                 fits |= {(name, adjustment, context): fit for context, fit in found.items()}
@@ -138,7 +138,7 @@ def test_specifications_are_what_the_public_functions_give(
     found: Multiverse, public_fits: dict[tuple[str, str, str], ValueAddedFit]
 ) -> None:
     """Means are those of a run that draws the identification parameters as of one that does not."""
-    assert len(public_fits) == CHOICES.n_fits == 32
+    assert len(public_fits) == CHOICES.n_fits == 24
     for (estimator, adjustment, context), fit in public_fits.items():
         chosen = {"estimator": estimator, "adjustment": adjustment, "context": context}
         for prior, values in (("model", "mean"), ("none", "estimate")):
@@ -180,7 +180,7 @@ def test_years_are_the_records_of_the_latest_cohorts(pupils: pd.DataFrame) -> No
 
 def test_every_table_is_compared_with_the_reference(found: Multiverse) -> None:
     rows = found.specifications
-    assert (rows["status"] == "done").all() and len(rows) == 192 and found.reference == 1 and found.notes == ()
+    assert (rows["status"] == "done").all() and len(rows) == 144 and found.reference == 1 and found.notes == ()
     assert rows.loc[0, ["rank_correlation", "same_quintile"]].tolist() == [pytest.approx(1.0), 1.0]
     third, first = found.effects.loc[rows["number"].iloc[100]], found.effects.iloc[0]
     both = first.notna() & third.notna()
@@ -190,7 +190,7 @@ def test_every_table_is_compared_with_the_reference(found: Multiverse) -> None:
     own = found.by_school[found.by_school["reference_quintile"].notna()]
     assert told["share_depends"] == pytest.approx(own["depends"].mean()) and told["n_schools"] == len(own)
     assert told["share_nearly_always"] <= told["share_mostly"] <= 1.0
-    assert "192 specifications" in str(found) and str(found).startswith("Synthetic")
+    assert "144 specifications" in str(found) and str(found).startswith("Synthetic")
     shares = found.choices.groupby("result")["share"].sum()
     np.testing.assert_allclose(shares, 1.0)
     assert set(found.choices["term"][found.choices["order"] == 1]) == set(CHOICES.varied)
@@ -216,7 +216,7 @@ def test_curve_of_a_school_holds_its_specifications_in_order(found: Multiverse) 
 
 
 def test_what_cannot_run_is_reported_and_the_others_are_what_they_were(pupils: pd.DataFrame) -> None:
-    good = Choices(("outcome", "half"), ("cva", "prior"), estimator=("labelled", "entry"), minimum_cohort=(1,))
+    good = Choices(("outcome", "half"), ("prior",), estimator=("labelled", "entry"), minimum_cohort=(1,))
     more = replace(good, outcome=("outcome", "absent", "half"), years=(0, 7), minimum_cohort=(1, 10_000))
     alone = multiverse(opener(pupils), good, options=OPTIONS)
     mixed = multiverse(opener(pupils), more, options=OPTIONS)
@@ -228,10 +228,10 @@ def test_what_cannot_run_is_reported_and_the_others_are_what_they_were(pupils: p
     assert "absent" in reasons["absent", 0, 1]
     assert "the records are of 2 cohorts, so the latest 7" in reasons["half", 7, 1]
     assert "enough pupils with need" in reasons["outcome", 0, 10_000]
-    assert len(mixed.effects) == 8 and len(mixed.failed) == 48 - 8
+    assert len(mixed.effects) == 4 and len(mixed.failed) == 24 - 4
     assert set(mixed.choices["method"]) == {"exact"}  # what is left is a full crossing again
     assert any("absent" in note for note in mixed.notes)
-    first, half = (effects(alone, outcome=name, context="cva", estimator="entry") for name in ("outcome", "half"))
+    first, half = (effects(alone, outcome=name, estimator="entry") for name in ("outcome", "half"))
     assert half.notna().all() and not np.allclose(half, first)
 
 
