@@ -86,9 +86,10 @@ def missing_prior_figure(
 def _finding(by_delta: pd.DataFrame) -> str:
     """The most that any of the estimators shows, so that none hides behind another."""
     unmoved = by_delta.loc[by_delta["delta"].abs() == by_delta["delta"].abs().min(), "changed"].max()
+    moved, schools = by_delta["changed_from_mar"].max(), int(by_delta["n_schools"].max())
     return (
-        f"Up to {100.0 * unmoved:.0f} % of {int(by_delta['n_schools'].max()):,} schools change fifth when missing prior "
-        f"scores are imputed, and up to {100.0 * by_delta['changed_from_mar'].max():.0f} % again if those are moved"
+        f"Up to {100.0 * unmoved:.0f} % of {schools:,} schools change fifth when missing prior scores are imputed, "
+        f"and up to {100.0 * moved:.0f} % again if those are moved"
     )
 
 
