@@ -11,19 +11,18 @@ import pandas as pd
 
 from send_va.effects import SchoolEffects
 from send_va.errors import BoundaryWarning, InputError
-from send_va.multilevel.crossproducts import FloatArray
 from send_va.records.design_columns import check_contexts
 from send_va.records.reader import Cohort
 from send_va.sensitivity.completed_fits import CompletedFits, FitPlan, between_schools, complete_case_fits
 from send_va.sensitivity.imputation import IMPUTATIONS, Imputations, impute
 from send_va.sensitivity.incomplete_records import IncompleteRecords, n_imputed, pattern_table, read_incomplete
+from send_va.sensitivity.missing_prior_tables import by_delta_table, school_rows, tipping_table
 from send_va.sensitivity.rubin import pool_coefficients, pool_effects
 from send_va.value_added.fit_result import ValueAddedFit
 
 DELTAS = (-0.5, -0.25, 0.0, 0.25, 0.5)
 STATUSES = ("none", "support", "ehcp")
 MOSTLY_IMPUTED = "prior attainment imputed for half of the pupils or more"
-_QUINTILES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,9 +159,9 @@ def missing_prior(
     >>> roles = {"pupil": "pupil", "school": "school", "outcome": "outcome", "prior": "prior",
     ...          "sen_status": "sen_status"}
     >>> cohort = Cohort.from_pandas(pupils, roles, synthetic=True)
-    >>> found = missing_prior(cohort, context="prior", imputations=3, deltas=(0.0, 0.5), draws=60, prior_knots=0)
+    >>> found = missing_prior(cohort, context="prior", imputations=2, deltas=(0.0, 0.5), draws=40, prior_knots=0)
     >>> found.by_delta["delta"].tolist(), found.effects["labelled", 0.0].attrs["imputations"]
-    ([0.0, 0.5], 3)
+    ([0.0, 0.5], 2)
     """
     steps = _checked(deltas, shifted, draws, tolerance)
     (chosen,) = check_contexts([context])
@@ -251,16 +250,16 @@ def _result(
         if step == 0.0:
             information.append(known.assign(estimator=name))
             coefficients.append(pool_coefficients(of))
-        schools.append(_school_rows(pooled, complete[name].effects, name, step, counts))
+        schools.append(school_rows(pooled, complete[name].effects, name, step, counts))
     table = pd.concat(schools, ignore_index=True)
-    by_delta = _by_delta(effects, {name: fit.effects for name, fit in complete.items()})
+    by_delta = by_delta_table(effects, {name: fit.effects for name, fit in complete.items()})
     order = ["school", "estimator", "measure", "within_sd", "between_sd", "dof", "fraction_missing"]
     return MissingPrior(
         patterns=pattern_table(records),
         effects=effects,
         complete={name: fit.effects for name, fit in complete.items()},
         by_delta=by_delta,
-        tipping=_tipping(by_delta, tolerance),
+        tipping=tipping_table(by_delta, tolerance),
         schools=table,
         information=pd.concat(information, ignore_index=True)[order],
         coefficients=pd.concat(coefficients, ignore_index=True),
@@ -273,112 +272,6 @@ def _flags(effects: SchoolEffects, counts: np.ndarray[tuple[int], np.dtype[np.in
     said = effects.data["flag"].to_numpy().astype(str)
     most = (counts > 0) & (2 * counts >= effects.data["n_pupils"].to_numpy())
     return ["; ".join(filter(None, [flag, MOSTLY_IMPUTED * bool(x)])) for flag, x in zip(said, most, strict=True)]
-
-
-def _theta(effects: SchoolEffects) -> FloatArray:
-    return np.asarray(effects.data["mean"].sel(measure="theta").to_numpy(), dtype=np.float64)
-
-
-def _quintiles(theta: FloatArray, compared: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> FloatArray:
-    """Fifth of the compared schools, 1 the highest; missing for the others."""
-    found = np.full(len(theta), np.nan)
-    place = np.argsort(np.argsort(-theta[compared], kind="stable"), kind="stable")
-    found[compared] = 1 + place * _QUINTILES // max(int(compared.sum()), 1)
-    return found
-
-
-def _quintiles_of(a: SchoolEffects, b: SchoolEffects) -> tuple[FloatArray, FloatArray]:
-    """Quintiles of both among schools that both have pupils for."""
-    compared = np.isfinite(_theta(a)) & np.isfinite(_theta(b))
-    for effects in (a, b):
-        compared &= effects.data["n_pupils"].to_numpy() > 0
-    return _quintiles(_theta(a), compared), _quintiles(_theta(b), compared)
-
-
-def _changed(a: SchoolEffects, b: SchoolEffects) -> float:
-    one, other = _quintiles_of(a, b)
-    compared = np.isfinite(one)
-    return float((one[compared] != other[compared]).mean())
-
-
-def _school_rows(
-    pooled: SchoolEffects,
-    complete: SchoolEffects,
-    name: str,
-    step: float,
-    counts: np.ndarray[tuple[int], np.dtype[np.int64]],
-) -> pd.DataFrame:
-    now, before = _quintiles_of(pooled, complete)
-    return pd.DataFrame(
-        {
-            "school": pooled.schools,
-            "estimator": name,
-            "delta": step,
-            "mean": _theta(pooled),
-            "sd": pooled.data["sd"].sel(measure="theta").to_numpy(),
-            "quintile": now,
-            "quintile_complete": before,
-            "n_imputed": counts,
-        }
-    )
-
-
-def _by_delta(
-    effects: Mapping[tuple[str, float], SchoolEffects], complete: Mapping[str, SchoolEffects]
-) -> pd.DataFrame:
-    rows = []
-    for (name, step), pooled in effects.items():
-        known = complete[name]
-        both = np.isfinite(_quintiles_of(pooled, known)[0])
-        theta, before = _theta(pooled)[both], _theta(known)[both]
-        rows.append(
-            {
-                "estimator": name,
-                "delta": step,
-                "n_schools": int(both.sum()),
-                "correlation": float(np.corrcoef(theta, before)[0, 1]),
-                "mean_change": float(np.abs(theta - before).mean()) / float(known.attrs["outcome_sd"]),
-                "changed": _changed(pooled, known),
-                "changed_from_mar": _changed(pooled, effects[name, 0.0]),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _tipping(by_delta: pd.DataFrame, tolerance: float) -> pd.DataFrame:
-    rows = []
-    for name, part in by_delta.groupby("estimator", sort=False):
-        for direction, sign in (("lower", -1.0), ("higher", 1.0)):
-            side = part[sign * part["delta"] >= 0.0].sort_values("delta", key=np.abs)
-            size, share = side["delta"].abs().to_numpy(), side["changed_from_mar"].to_numpy()
-            rows.append(
-                {
-                    "estimator": name,
-                    "direction": direction,
-                    "delta": sign * tipping_delta(size, share, tolerance),
-                    "largest": sign * float(size[-1]),
-                    "tolerance": tolerance,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def tipping_delta(size: FloatArray, share: FloatArray, tolerance: float) -> float:
-    """Smallest shift at which a share exceeds the tolerance, by a line between steps; missing where none does.
-
-    Examples
-    --------
-    >>> tipping_delta(np.array([0.0, 0.25, 0.5]), np.array([0.0, 0.02, 0.10]), 0.06)
-    0.375
-    """
-    above = np.flatnonzero(share > tolerance)
-    if not len(above):
-        return float("nan")
-    last = int(above[0])
-    if last == 0:
-        return float(size[0])
-    part = (tolerance - share[last - 1]) / (share[last] - share[last - 1])
-    return float(size[last - 1] + part * (size[last] - size[last - 1]))
 
 
 def _notes(

@@ -13,7 +13,8 @@ from send_va.records.simulator import simulate
 from send_va.sensitivity.completed_fits import CompletedFits, FitPlan, between_schools, fit_estimators
 from send_va.sensitivity.imputation import impute
 from send_va.sensitivity.incomplete_records import read_incomplete
-from send_va.sensitivity.missing_prior import MOSTLY_IMPUTED, MissingPrior, missing_prior, tipping_delta
+from send_va.sensitivity.missing_prior import MOSTLY_IMPUTED, MissingPrior, missing_prior
+from send_va.sensitivity.missing_prior_tables import tipping_delta
 from send_va.value_added.design import context_columns, labelled_products
 from send_va.value_added.pupil_design import pupil_design
 
