@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from send_va.effects import SchoolEffects
-from send_va.publish.robustness_statement import STATEMENT, RunTables, robustness_statement
+from send_va.publish.robustness_statement import STATEMENT, robustness_statement
+from send_va.publish.run_tables import RunTables
 from send_va.records.design_columns import shown_context
 from send_va.sensitivity.changed_tables import changes_of_a_run
 from send_va.stage_files import csv_writer

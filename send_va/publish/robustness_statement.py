@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from send_va.identification.tables import WEAK_INTAKE
+from send_va.publish.run_tables import RunTables, all_changes
 from send_va.sensitivity.school_acts import IN_WORDS
 from send_va.value_added.assumption_ranges import SAME_BODY
 
@@ -30,13 +29,7 @@ _DEPARTURES = {
     "definition": "Threshold of need, moved from support towards EHCP by a share of the way",
     "sorting": "Unmeasured sorting of pupils between schools, as a multiple of that on prior attainment",
     "roll_weighting": "Pupils weighted by terms on roll",
-}
-_BOTH_WAYS = ("leniency", "need")
-_DEPARTED = {
-    "leniency": (1.0, -1.0),
-    "need": (0.25, -0.25),
-    "definition": (0.25, 0.5, 1.0),
-    "sorting": (0.1, 0.25, 0.5),
+    "missing_prior": "Pupils without prior attainment",
 }
 _UNTESTED = (
     "Whether pupils sort between schools on what no record shows, year after year: no forecast or falsification test "
@@ -45,37 +38,9 @@ _UNTESTED = (
     "effects of schools.",
     "Mainstream against special schools: they are not comparable on this measure.",
     "What a school does for one pupil: theta is about a school's results with pupils whose need was above the national "
-    "threshold at transfer, given prior attainment and context. It is not causal without the assumptions of section 10 "
-    "of the method (docs/sensitivity.md).",
+    "threshold at transfer, given prior attainment and context, and not causal without the assumptions named in "
+    "docs/sensitivity.md.",
 )
-
-
-@dataclass(frozen=True)
-class RunTables:
-    """Tables of a finished run that a statement is written from, read where they are.
-
-    Attributes
-    ----------
-    folder : Path
-    estimator, context : str
-        The headline.
-    """
-
-    folder: Path
-    estimator: str
-    context: str
-
-    def get(self, name: str) -> pd.DataFrame | None:
-        """One table, None where the run has not made it."""
-        file = self.folder / f"{name}.csv"
-        return pd.read_csv(file, dtype={"school": str}, keep_default_na=True) if file.exists() else None
-
-    def own(self, name: str) -> pd.DataFrame:
-        """Rows of the headline; none where there is no such table."""
-        table = self.get(name)
-        if table is None:
-            return pd.DataFrame()
-        return table[(table["estimator"] == self.estimator) & (table["context"] == self.context)]
 
 
 def robustness_statement(tables: RunTables, *, title: str, certain: float, synthetic: bool) -> str:
@@ -95,7 +60,7 @@ def robustness_statement(tables: RunTables, *, title: str, certain: float, synth
     str
         Markdown, one page. Every figure stands in a table of the run.
     """
-    changes = pd.concat([_table_changes(tables), _tipping(tables), _roll(tables)], ignore_index=True)
+    changes = all_changes(tables)
     moved = changes[changes["share_other_fifth"] > CHANGES_TABLE].sort_values("share_other_fifth", ascending=False)
     kept = changes.drop(moved.index).sort_values("share_other_fifth", ascending=False)
     stamp = ["**Synthetic data: no school here exists.**"] if synthetic else []
@@ -103,6 +68,8 @@ def robustness_statement(tables: RunTables, *, title: str, certain: float, synth
         "Chance alone": _chance(tables, certain),
         f"What changes the table (more than {CHANGES_TABLE:.0%} of schools in another fifth)": _said_of(moved),
         "What does not": _said_of(kept),
+        "All declared choices at once": _multiverse(tables),
+        "Is recorded SEN the same thing everywhere, and do results last?": _checks(tables),
         "What schools would gain by acting on it": _incentives(tables),
         "Whom it could mislead": _misled(tables),
         "Not examined in this run": _not_examined(tables),
@@ -121,61 +88,6 @@ def robustness_statement(tables: RunTables, *, title: str, certain: float, synth
     return "\n\n".join(parts) + "\n"
 
 
-def _table_changes(tables: RunTables) -> pd.DataFrame:
-    changes = tables.get("table_changes")
-    assert changes is not None  # every run writes it
-    named = changes["departure"].isin(["estimator", "context"])
-    return changes.assign(
-        value=changes["value"].astype(str).where(~named, "`" + changes["value"].astype(str) + "`") + ":"
-    )
-
-
-def _tipping(tables: RunTables) -> pd.DataFrame:
-    """Departures of a stated size from what is assumed, each school by itself but for the definition of need."""
-    shares = tables.own("tipping")
-    if shares.empty:
-        return shares
-    rows = [
-        {
-            "departure": departure,
-            "value": f"{size:{'+' if departure in _BOTH_WAYS else ''}g}:",
-            "share_other_fifth": part["share_changed"].iloc[0],
-        }
-        for departure, sizes in _DEPARTED.items()
-        for size in sizes
-        for part in [
-            shares[(shares["departure"] == departure) & _is_near(shares["size"], size) & _first_benchmark(shares)]
-        ]
-        if len(part)
-    ]
-    return pd.DataFrame(rows)
-
-
-def _is_near(values: pd.Series, size: float) -> pd.Series:
-    return (values - size).abs() < 1e-9
-
-
-def _first_benchmark(shares: pd.DataFrame) -> pd.Series:
-    """Rows without a benchmark, and those of prior attainment."""
-    return shares["benchmark"].isna() | (shares["benchmark"] == "prior attainment")
-
-
-def _roll(tables: RunTables) -> pd.DataFrame:
-    """Pupils weighted by terms on roll, where the records have them."""
-    rows = tables.own("roll_weighting")
-    if rows.empty:
-        return rows
-    both = rows.dropna(subset=["quintile", "quintile_roll_weighted"])
-    return pd.DataFrame(
-        {
-            "departure": ["roll_weighting"],
-            "value": [""],
-            "share_other_fifth": [(both["quintile"] != both["quintile_roll_weighted"]).mean()],
-            "largest_places": [(both["place"] - both["place_roll_weighted"]).abs().max()],
-        }
-    )
-
-
 def _said_of(changes: pd.DataFrame) -> Iterator[str]:
     """One line a departure; its values share it."""
     if changes.empty:
@@ -185,7 +97,7 @@ def _said_of(changes: pd.DataFrame) -> Iterator[str]:
             " ".join(filter(None, [str(value), f"{share:.0%}"]))
             for value, share in zip(rows["value"], rows["share_other_fifth"], strict=True)
         ]
-        places = rows["largest_places"].max() if "largest_places" in rows else np.nan
+        places = rows["largest_places"].max()
         farthest = f" (largest move {places:,.0f} places)" if np.isfinite(places) else ""
         yield f"{_DEPARTURES.get(str(departure), str(departure))}: {', '.join(shares)}{farthest}."
 
@@ -202,6 +114,50 @@ def _chance(tables: RunTables, certain: float) -> Iterator[str]:
             f"Rank sets that hold all schools' ranks together span {row['mean_rank_set']:,.0f} of "
             f"{row['schools']:,.0f} places on average: exact places should not be printed."
         )
+
+
+def _multiverse(tables: RunTables) -> Iterator[str]:
+    told = tables.record("multiverse")
+    if told is None:
+        return
+    specifications, choices = tables.get("specifications"), tables.get("choice_variance")
+    assert specifications is not None  # written with the record
+    assert choices is not None
+    done = specifications[specifications["status"] == "done"]
+    yield (
+        f"Over {len(done):,} specifications {told['share_depends']:.0%} of schools are not in the same fifth under "
+        f"all; {told['share_top_and_bottom']:.0%} are in the highest under one and in the lowest under another; "
+        f"{told['share_mostly']:.0%} are in one fifth under 80 % or more."
+    )
+    failed = len(specifications) - len(done)
+    if failed:
+        yield f"{failed:,} more specifications could not run (specifications.csv says why)."
+    single = choices[(choices["order"] == 1) & (choices["result"] == "place")].sort_values("share", ascending=False)
+    if len(single):
+        first = single.iloc[0]
+        yield f"The choice that matters most is `{first['term']}`: {first['share']:.0%} of how far schools move."
+
+
+def _checks(tables: RunTables) -> Iterator[str]:
+    risk = tables.get("constant_risk")
+    if risk is not None:
+        first = risk.iloc[0]
+        yield f"{first['verdict']} (SD between schools {first['sd']:.3g}, p = {first['p_value']:.2g}.)"
+    bias = tables.get("forecast_bias")
+    if bias is not None:
+        for row in bias[bias["estimator"] == tables.estimator].to_dict("records"):
+            yield (
+                f"Later cohorts against what earlier ones foretold ({row['prediction']}): coefficient "
+                f"{row['coefficient']:.2f} ({row['lower']:.2f} to {row['upper']:.2f}), {row['verdict']}. It sees drift "
+                "and wrong shrinkage, not sorting that persists."
+            )
+    stable = tables.get("stability")
+    if stable is not None:
+        for row in stable[stable["estimator"] == tables.estimator].to_dict("records"):
+            yield (
+                f"{row['same']:.0%} of schools stay in their fifth from one cohort to the next; if none changed, "
+                f"chance would leave {row['same_chance']:.0%} ({row['verdict']})."
+            )
 
 
 def _incentives(tables: RunTables) -> Iterator[str]:
@@ -240,7 +196,7 @@ def _misled(tables: RunTables) -> Iterator[str]:
         )
     yield from _magnets(tables)
     changes = tables.get("table_changes")
-    assert changes is not None
+    assert changes is not None  # every run writes it
     labelled = changes[(changes["departure"] == "estimator") & (changes["value"] == "labelled")]
     if len(labelled):
         yield (
@@ -268,8 +224,9 @@ def _not_examined(tables: RunTables) -> Sequence[str]:
     optional = {
         "incentive_verdicts": "What schools would gain by acting on the table: `send-va audit`.",
         "robustness": "Tipping points by school.",
-        "multiverse_schools": "All declared choices crossed with each other: `send-va multiverse`.",
-        "missing_prior": "Missing prior attainment.",
+        "choice_variance": "All declared choices crossed with each other: `send-va multiverse`.",
+        "missing_prior": "Pupils without prior attainment: `send-va missing`.",
+        "roll_weighting": "Terms on roll: the records do not name them (terms_on_roll under [roles]).",
         "stability": "Stability between years: the records are of one cohort, or the study does not ask.",
     }
     return [said for name, said in optional.items() if tables.get(name) is None]
