@@ -25,7 +25,7 @@ _NAMES = {
     "label_fewer": "label fewer\npupils",
     "remove_lowest": "take the lowest\nforecast off the roll",
     "admit_fewer_ehcp": "admit fewer\nwith an EHCP",
-    "withdraw": "withdraw those\nforecast to fall",
+    "withdraw": "withdraw those\nbelow prediction",
 }
 _ROW_INCHES, _LEFT, _BETWEEN = 0.62, 0.2, 0.04
 
@@ -102,13 +102,15 @@ def incentives_figure(
 
 
 def _finding(rows: pd.DataFrame, settings: AuditSettings, measure: str) -> str:
-    """How many estimators fail, by the same rule as the verdicts."""
+    """Under how many estimators an act gains the tolerance or more, by the same rule as the verdicts."""
     worst = rows[~rows["roll_weighted"]].groupby("estimator")["mean_gain_sd"].max()
     failing = int((worst >= settings.used_tolerance).sum())
     of_labels = rows[rows["action"].isin(["label_more", "label_fewer"])].groupby("estimator")["mean_gain_sd"].max()
     by_labels = [str(name) for name in of_labels.index[of_labels >= settings.used_tolerance]]
-    said = f"by labelling, {' and '.join(by_labels)}" if by_labels else "none by labelling"
-    return f"Acts that help no pupil move {measure}: {failing} of {len(worst)} estimators fail; {said}"
+    whose = " and ".join(by_labels) or "none"
+    return (
+        f"Acts that help no pupil pay in {measure} under {failing} of {len(worst)} estimators, labelling under {whose}"
+    )
 
 
 def _ticks(reach: float) -> list[float]:

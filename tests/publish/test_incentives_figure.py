@@ -34,13 +34,13 @@ def summary() -> pd.DataFrame:
 def test_the_title_counts_what_fails() -> None:
     figure = incentives_figure(summary(), AuditSettings(), context="cva", synthetic=True)
     words = " ".join(" ".join(text.get_text() for text in figure.texts).split())
-    assert "3 of 4 estimators fail; by labelling, labelled" in words
+    assert "pay in theta under 3 of 4 estimators, labelling under labelled" in words
     assert "Synthetic data" in words
     assert "0.02 pupil SDs" in words
     assert "(default)" in words
     strict = incentives_figure(summary(), AuditSettings(tolerance=0.5), context="cva", synthetic=False)
     words = " ".join(" ".join(text.get_text() for text in strict.texts).split())
-    assert "0 of 4 estimators fail; none by labelling" in words
+    assert "under 0 of 4 estimators, labelling under none" in words
     assert "Synthetic data" not in words
 
 
