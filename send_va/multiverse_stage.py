@@ -42,7 +42,8 @@ def run_multiverse(
 
     Writes, in ``out/private``: ``specifications.csv``, ``specification_effects.parquet`` (one row a school, one column
     a finished specification, pupil SDs), ``school_robustness.csv`` (one row a school), ``choice_variance.csv``,
-    ``specification_curve.csv`` (of the school that is drawn), ``multiverse.json`` (headline numbers), ``manifest.json`` and ``figures/``.
+    ``specification_curve.csv`` (of the school that is drawn), ``multiverse.json`` (headline numbers), ``manifest.json``
+    and ``figures/``.
 
     Parameters
     ----------
