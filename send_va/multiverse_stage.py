@@ -46,7 +46,8 @@ def run_multiverse(
 
     Writes, in ``out/private``: ``specifications.csv``, ``specification_effects.parquet`` (one row a school, one column
     a finished specification, pupil SDs), ``school_robustness.csv`` (one row a school), ``choice_variance.csv``,
-    ``multiverse.json`` (headline numbers), ``manifest.json`` and ``figures/``.
+    ``specification_curve.csv`` (of the school that is drawn), ``multiverse.json`` (headline numbers), ``manifest.json``
+    and ``figures/``.
 
     Parameters
     ----------
@@ -138,6 +139,7 @@ def _write_tables(directory: RunDirectory, found: Multiverse) -> None:
         "specifications": found.specifications.assign(reference=found.specifications["number"] == found.reference),
         "school_robustness": found.by_school,
         "choice_variance": found.choices,
+        "specification_curve": found.curve(found.typical_school).assign(school=found.typical_school),
     }
     for name, table in tables.items():
         directory.write(f"{name}.csv", csv_writer(table.assign(**stamp)))

@@ -65,7 +65,8 @@ def choice_variance(choices: pd.DataFrame, values: FloatArray) -> ChoiceVariance
     orthogonal and the shares exact. Where specifications are missing, because they failed or the school is not in their
     tables, the share of a choice is what it adds to the choices entered before it, averaged over all orders (Shapley;
     Lindeman, Merenda & Gold). What pairs add together is shared out by what each adds when entered first and when
-    entered last. A choice that a school has only one value of has no part in its variance.
+    entered last. A choice that a school has only one value of has no part in its variance; one that changes nothing can
+    be given a small share where it decides which of the other specifications a school is in.
 
     Parameters
     ----------
