@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -324,7 +324,7 @@ def _grouped(schools: int, groups: int, rng: np.random.Generator | None) -> NDAr
     return (every if rng is None else rng.permutation(every)) % groups
 
 
-def _notes(tables: list[Mapping[str, Any]], cohorts: int) -> tuple[str, ...]:
+def _notes(tables: Sequence[Mapping[str, Any]], cohorts: int) -> tuple[str, ...]:
     notes = []
     if cohorts == 2:
         notes.append("two cohorts: drift cannot be estimated before the one predicted, so there is the plain one only")

@@ -15,6 +15,7 @@ from send_va.validation.label_pairs import LabelPairs, fit_pairs
 if TYPE_CHECKING:
     from send_va.identification.need import Need
 
+_MOST_DRAWS = 40  # for two variances, averaged over all pupils
 FEWEST_SCHOOLS = 30  # with two variances and their correlation to estimate
 _LEAST_SD = 0.05  # of either, SDs of unexplained need, below which their correlation means nothing
 
@@ -165,7 +166,7 @@ def label_pairs_of(need: Need) -> LabelPairs:
     lenient = at.leniency_before(labels)[rows, 0]
     school, error, shared = labels.school[rows], 0.0, 0.0
     if need.n_draws > 1:
-        drawn = np.stack([draw.leniency_before(labels)[rows, 0] for draw in need.draws], axis=1)
+        drawn = np.stack([draw.leniency_before(labels)[rows, 0] for draw in need.draws[:_MOST_DRAWS]], axis=1)
         error = float(drawn.var(axis=1, ddof=1).mean())
         size = np.maximum(np.bincount(school), 1)
         shared = float((summed(drawn, school, len(size)) / size[:, None])[school].var(axis=1, ddof=1).mean())
