@@ -73,6 +73,10 @@ def main() -> None:
 
     found = timed("audit: five acts, four estimators", audit)
     print(f"{len(found.table):,} rows")
+    for one in held:
+        for equation, values in zip(one.equations.values(), one.before.values(), strict=True):
+            off = np.nanmax(np.abs(values.effects - equation.fitted)) / equation.outcome_sd
+            print(f"{one.estimator}: with nothing changed, at most {off:.1e} pupil SDs from the fit's own means")
     shown = found.summary[found.summary["measure"] == "theta"]
     for name in ("mean_gain_sd", "share_gaining", "mean_places", "gradient_mean"):
         print(f"\n{name}, theta")

@@ -219,6 +219,31 @@ def test_unshrunken_estimates_are_those_of_the_fit() -> None:
         np.testing.assert_allclose(own.se[measure], table["se"], rtol=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore::send_va.errors.BoundaryWarning")
+@pytest.mark.parametrize(("by_need", "slope"), [(False, True), (True, False)])
+def test_plainer_models_are_held_too(by_need: bool, slope: bool) -> None:
+    base, need = records(), need_of()
+    options = {"residual_by_need": by_need, "prior_slope": slope}
+    for one in (
+        hold_labelled(base.design, base.labels, base.data, ["prior"], **options),
+        hold_need(base.design, need, "entry", ["prior"], **options),
+    ):
+        equation = one.equations["prior"]
+        assert equation.fitted.shape[1] == 2 + slope
+        assert np.abs(one.before["prior"].effects - equation.fitted).max() < 1e-9 * equation.outcome_sd
+        assert np.isfinite(one.before["prior"].own.estimate["u"]).all()
+
+
+@pytest.mark.filterwarnings("ignore::send_va.errors.BoundaryWarning")
+def test_a_status_nobody_has_yet_counts_as_need() -> None:
+    pupils = world().pupils
+    base = Records.read(pupils.assign(sen_status=pupils["sen_status"].replace("K", "N")))
+    one = hold_labelled(base.design, base.labels, base.data, ["prior"])
+    assert one.status_columns == ("need",)
+    now = np.where(one.now == 2, 1, one.now)  # support in place of every EHCP: the same indicator of need
+    np.testing.assert_array_equal(one.at(now)["prior"].effects, one.before["prior"].effects)
+
+
 def test_what_cannot_be_asked_for() -> None:
     base, need = records(), need_of()
     with pytest.raises(InputError, match="no measure"):
