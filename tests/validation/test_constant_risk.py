@@ -67,8 +67,8 @@ def test_likelihood_ratio_is_that_of_the_multilevel_engine() -> None:
 
 
 def test_one_coefficient_for_all_is_accepted_also_where_pupils_with_sen_vary_more() -> None:
-    """Of 12, at most 10 % expected, the ratio and the moderator together: more than 5 in one of 1,000."""
-    assert sum(not checked(records(k, noisier=1.4)).constant for k in range(12)) <= 5
+    """Of 8, at most 10 % expected, the ratio and the moderator together: more than 4 in one of 1,000."""
+    assert sum(not checked(records(k, noisier=1.4)).constant for k in range(8)) <= 4
 
 
 def test_generous_labelling_moves_the_coefficient_and_the_verdict_says_so() -> None:

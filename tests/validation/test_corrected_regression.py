@@ -22,9 +22,9 @@ def test_without_error_it_is_least_squares_with_cluster_robust_standard_errors()
 
 
 def test_slopes_on_true_scores_and_their_standard_errors() -> None:
-    """Over 200 draws: the mean within four Monte-Carlo errors, the standard error within 15 % of the spread."""
+    """Over 120 draws: the mean within four Monte-Carlo errors, the standard error within 15 % of the spread."""
     found, se = [], []
-    for k in range(200):
+    for k in range(120):
         rng = np.random.default_rng(k)
         school = np.repeat(np.arange(50), 20)
         true = 0.5 * rng.standard_normal(50)[school] + rng.standard_normal(1000)
@@ -36,7 +36,7 @@ def test_slopes_on_true_scores_and_their_standard_errors() -> None:
         found.append(fit.coefficients[0])
         se.append(fit.se[0])
     spread = np.std(found)
-    assert abs(np.mean(found) - 0.8) < 4 * spread / np.sqrt(200)
+    assert abs(np.mean(found) - 0.8) < 4 * spread / np.sqrt(120)
     assert 0.85 < np.mean(se) / spread < 1.15
 
 

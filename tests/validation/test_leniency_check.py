@@ -13,7 +13,7 @@ from send_va.validation.leniency_check import check_leniency, label_pairs_of
 from send_va.validation.leniency_worlds import LeniencyWorld
 from send_va.validation.recovery import ROLES
 
-SMALL = LeniencyWorld(schools=120, pupils=100, feeders=600)
+SMALL = LeniencyWorld(schools=80, pupils=100, feeders=400)
 
 
 def pairs(correlation: float = 0.0, seed: int = 1) -> LabelPairs:
@@ -35,7 +35,7 @@ def test_likelihood_of_one_pupil_a_school_is_the_probability_of_its_labels() -> 
     one = LabelPairs(np.eye(4)[:, None, :], np.array([0.2]), np.array([-0.3]), 0.1, 0.02)
     found = np.exp(one.by_school(parameters))
     assert found.sum() == pytest.approx(1.0, abs=1e-9)
-    rng, n = np.random.default_rng(1), 400_000
+    rng, n = np.random.default_rng(1), 200_000
     z = rng.standard_normal((5, n))
     intake, leniency = 0.3 * z[0], 0.5 * (0.4 * z[0] + np.sqrt(1 - 0.16) * z[1])
     need = 0.2 + intake + z[2]
@@ -46,12 +46,12 @@ def test_likelihood_of_one_pupil_a_school_is_the_probability_of_its_labels() -> 
 
 
 def test_shared_error_of_feeders_is_taken_for_neither() -> None:
-    """Over four draws; estimates of one have an SD of about .12."""
-    found = [check_leniency(pairs(0.3, seed)) for seed in range(4)]
-    assert abs(np.mean([one.correlation for one in found]) - 0.3) < 4 * 0.12 / 2
-    assert sum(one.lower <= 0.3 <= one.upper for one in found) >= 2
+    """Over two draws; estimates of one have an SD of about .15."""
+    found = [check_leniency(pairs(0.3, seed)) for seed in range(2)]
+    assert abs(np.mean([one.correlation for one in found]) - 0.3) < 3 * 0.15 / np.sqrt(2)
+    assert sum(one.lower <= 0.3 <= one.upper for one in found) >= 1
     assert all(one.converged for one in found)
-    assert found[0].kappa == pytest.approx(0.8, abs=0.25) and found[0].schools == 120
+    assert found[0].kappa == pytest.approx(0.8, abs=0.3) and found[0].schools == 80
 
 
 def test_correlated_leniency_is_found_and_said() -> None:
@@ -71,12 +71,12 @@ def test_maximum_is_one() -> None:
 
 
 def test_labels_of_an_identification_fit() -> None:
-    world = sv.simulate(np.random.default_rng(1), schools=40, pupils_per_school=60, scenario="magnets")
+    world = sv.simulate(np.random.default_rng(1), schools=30, pupils_per_school=60, scenario="magnets")
     need = sv.fit_identification(sv.Cohort.from_pandas(world.pupils, ROLES, synthetic=True), seed=1, draws=3)
     made = label_pairs_of(need)
     assert made.counts.sum() == need.labels.used_at_entry.sum()
     assert 0.0 < made.shared_variance < made.error_variance < 1.0
-    assert len(made.counts) == 40 and made.expected.std() > 0.3
+    assert len(made.counts) == 30 and made.expected.std() > 0.3
 
 
 def test_schools_that_do_not_differ_are_refused() -> None:
