@@ -33,8 +33,9 @@ from send_va.publish.ranking_panels import (
     legend_above,
     tone,
 )
+from send_va.ranking.table_places import FIFTHS
 from send_va.sensitivity.multiverse import Multiverse
-from send_va.sensitivity.school_places import GROUPS, SHARES
+from send_va.sensitivity.school_places import SHARES
 from send_va.sensitivity.specifications import CHOICES
 
 _FIFTHS = ["highest fifth", "2", "3", "4", "lowest fifth"]
@@ -89,7 +90,7 @@ def specification_curve(
     rows = matrix_rows(curve, varied)
     below = ROW_INCHES * (rows[-1][2] + 1.2)
     fifth = curve["quintile"].to_numpy(dtype=int)
-    often = int(np.bincount(fifth, minlength=GROUPS + 1).argmax())
+    often = int(np.bincount(fifth, minlength=FIFTHS + 1).argmax())
     effect = curve["effect"].to_numpy(dtype=float)
     figure, (whole,) = titled_figure(
         f"School {school}: from {effect.min():+.2f} to {effect.max():+.2f} pupil SDs, most often in fifth {often} "
@@ -104,11 +105,11 @@ def specification_curve(
     _make_room(figure, whole)
     upper, lower = above_and_below(figure, whole, below)
     marked = np.flatnonzero(curve["number"].to_numpy() == reference)
-    draw_curve(upper, effect, [tone(k - 1, GROUPS) for k in fifth], int(marked[0]) if len(marked) else None)
+    draw_curve(upper, effect, [tone(k - 1, FIFTHS) for k in fifth], int(marked[0]) if len(marked) else None)
     for k in sorted(set(fifth.tolist())):
         label = _FIFTHS[k - 1]
-        upper.scatter([], [], s=14, color=tone(k - 1, GROUPS), edgecolors=MIDDLE, linewidths=0.3, label=label)
-    legend_above(upper, GROUPS)
+        upper.scatter([], [], s=14, color=tone(k - 1, FIFTHS), edgecolors=MIDDLE, linewidths=0.3, label=label)
+    legend_above(upper, FIFTHS)
     draw_matrix(lower, curve, rows)
     return figure
 
@@ -175,7 +176,7 @@ def quintile_share_bands(
     set_school_axis(left, len(rows), "Schools, by median place")
     left.set_xlim(0.5, len(rows) + 0.5)
     left.set_xticks([tick for tick in ticks_from_one(len(rows)) if tick < 0.86 * len(rows) or tick == len(rows)])
-    legend_above(left, GROUPS)
+    legend_above(left, FIFTHS)
     named = highlighted_rows(rows["school"], highlight)
     draw_named_shares(right, shares[named], [str(rows["school"].iloc[row]) for row in named])
     right.set_xlabel("Share of specifications")

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from send_va.effects import FloatArray
 
+FIFTHS = 5
+
 
 def table_places(values: FloatArray) -> FloatArray:
     """Place of every school in a table; 1 is the highest value.
@@ -43,6 +45,18 @@ def places_among(values: FloatArray, table: FloatArray) -> FloatArray:
     return np.where(np.isfinite(values), 1.0 + above, np.nan)
 
 
+def places_if_moved(table: FloatArray, moved: FloatArray) -> FloatArray:
+    """Place of each school if it alone had another value, all others staying as they are.
+
+    Examples
+    --------
+    >>> places_if_moved(np.array([0.2, 0.5, np.nan, 0.3]), np.array([0.6, 0.5, 0.9, 0.1]))
+    array([ 1.,  1., nan,  3.])
+    """
+    itself = table > moved
+    return np.where(np.isfinite(table), places_among(moved, table) - itself, np.nan)
+
+
 def fifths(values: FloatArray) -> FloatArray:
     """Fifth of the table that every school is in; 1 holds the highest values.
 
@@ -58,7 +72,7 @@ def fifths(values: FloatArray) -> FloatArray:
 
 def fifths_of_places(places: FloatArray, schools: int) -> FloatArray:
     """Fifth of the table that holds each place, of a table of so many schools."""
-    return np.asarray(1.0 + (places - 1.0) * 5.0 // max(schools, 1))
+    return np.asarray(1.0 + (places - 1.0) * FIFTHS // max(schools, 1))
 
 
 def share_in_other_fifth(values: FloatArray, others: FloatArray) -> float:

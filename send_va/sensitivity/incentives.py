@@ -16,6 +16,7 @@ from send_va.identification.need import NEED_ESTIMATORS, Need, best_estimator
 from send_va.identification.scores import background_need
 from send_va.identification.tables import NOT_CONNECTED
 from send_va.multilevel.crossproducts import FloatArray
+from send_va.ranking.table_places import fifths_of_places, places_if_moved, table_places
 from send_va.records.design_columns import CONTEXTS, Context
 from send_va.sensitivity.audit_settings import AuditSettings
 from send_va.sensitivity.held_estimators import HeldEstimator, hold_labelled, hold_need
@@ -30,7 +31,6 @@ from send_va.value_added.readout import CONTRASTS
 ESTIMATORS = ("labelled", *NEED_ESTIMATORS)
 NOT_SETTLED = "the school's own intake need or leniency was not found"
 _STREAM = 17  # spawn key of what schools foresee
-_QUINTILES = 5
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,8 @@ def _blocks(
         for measure in CONTRASTS:
             before = one.before[context].mean(measure)
             moved = np.where(idle, np.nan, after[context].mean(measure))
-            place, place_after, total = _places(before, moved)
+            place, place_after = table_places(before), places_if_moved(before, moved)
+            total = int(np.isfinite(before).sum())
             yield _Block(
                 (one.estimator, context, measure, act.action, roll_weighted),
                 equation,
@@ -328,21 +329,8 @@ def _blocks(
                 before,
                 moved - before,
                 place - place_after,
-                (_quintile(place, total), _quintile(place_after, total)),
+                (fifths_of_places(place, total), fifths_of_places(place_after, total)),
             )
-
-
-def _places(before: FloatArray, after: FloatArray) -> tuple[FloatArray, FloatArray, int]:
-    """Places in the table as it was, and of each school's new value among the others' old ones; 1 is the highest."""
-    ordered = np.sort(before[np.isfinite(before)])
-    total = len(ordered)
-    place = np.where(np.isfinite(before), 1.0 + total - np.searchsorted(ordered, before, side="right"), np.nan)
-    above = total - np.searchsorted(ordered, after, side="right") - (before > after)
-    return place, np.where(np.isfinite(before) & np.isfinite(after), 1.0 + above, np.nan), total
-
-
-def _quintile(place: FloatArray, total: int) -> FloatArray:
-    return np.asarray(1.0 + np.floor((place - 1.0) * _QUINTILES / max(total, 1)))
 
 
 def _table(design: PupilDesign, blocks: Sequence[_Block]) -> pd.DataFrame:

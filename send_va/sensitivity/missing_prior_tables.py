@@ -10,20 +10,11 @@ from numpy.typing import NDArray
 
 from send_va.effects import SchoolEffects
 from send_va.multilevel.crossproducts import FloatArray
-
-_QUINTILES = 5
+from send_va.ranking.table_places import fifths
 
 
 def _theta(effects: SchoolEffects) -> FloatArray:
     return np.asarray(effects.data["mean"].sel(measure="theta").to_numpy(), dtype=np.float64)
-
-
-def _quintiles(theta: FloatArray, compared: NDArray[np.bool_]) -> FloatArray:
-    """Fifth of the compared schools, 1 the highest; missing for the others."""
-    found = np.full(len(theta), np.nan)
-    place = np.argsort(np.argsort(-theta[compared], kind="stable"), kind="stable")
-    found[compared] = 1 + place * _QUINTILES // max(int(compared.sum()), 1)
-    return found
 
 
 def _quintiles_of(a: SchoolEffects, b: SchoolEffects) -> tuple[FloatArray, FloatArray]:
@@ -31,7 +22,7 @@ def _quintiles_of(a: SchoolEffects, b: SchoolEffects) -> tuple[FloatArray, Float
     compared = np.isfinite(_theta(a)) & np.isfinite(_theta(b))
     for effects in (a, b):
         compared &= effects.data["n_pupils"].to_numpy() > 0
-    return _quintiles(_theta(a), compared), _quintiles(_theta(b), compared)
+    return fifths(np.where(compared, _theta(a), np.nan)), fifths(np.where(compared, _theta(b), np.nan))
 
 
 def _changed(a: SchoolEffects, b: SchoolEffects) -> float:

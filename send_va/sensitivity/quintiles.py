@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from send_va.errors import InputError
 from send_va.ranking.rank_probabilities import last_places
+from send_va.ranking.table_places import FIFTHS, fifths, fifths_of_places, places_if_moved
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-GROUPS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +55,10 @@ class Quintiles:
         there = np.isfinite(values)
         ordered = np.sort(values[there])[::-1]
         n = len(ordered)
-        if n < GROUPS:
+        if n < FIFTHS:
             raise InputError(f"{n} schools have a value: quintiles need five", "Compare more schools.")
-        lasts = last_places(GROUPS, n)
-        quintile = np.zeros(len(values), dtype=np.int64)
-        quintile[there] = _group(rankdata(-values[there], method="min").astype(np.int64), n)
+        lasts = last_places(FIFTHS, n)
+        quintile = _whole_or_zero(fifths(values))
         enters = np.concatenate([[np.inf], ordered[lasts[:-1] - 1]])  # by quintile: the last value of the better one
         leaves = np.concatenate([ordered[lasts[:-1]], [-np.inf]])  # the first value of the worse one
         up, down = np.full(len(values), np.nan), np.full(len(values), np.nan)
@@ -76,18 +74,12 @@ class Quintiles:
         >>> of.if_moved(np.array([0.0, 4.5, 4.0, 2.0, 9.0])).tolist()
         [5, 2, 2, 4, 1]
         """
-        there = np.isfinite(self.values) & np.isfinite(moved)
-        ordered = np.sort(self.values[np.isfinite(self.values)])
-        n = len(ordered)
-        above = n - np.searchsorted(ordered, moved[there], side="right")
-        above -= self.values[there] > moved[there]  # it is not above itself
-        out = np.zeros(len(moved), dtype=np.int64)
-        out[there] = _group(above + 1, n)
-        return out
+        schools = int(np.isfinite(self.values).sum())
+        return _whole_or_zero(fifths_of_places(places_if_moved(self.values, moved), schools))
 
 
-def _group(place: Ints, n: int) -> Ints:
-    return np.asarray(1 + (place - 1) * GROUPS // n)
+def _whole_or_zero(fifth: Floats) -> Ints:
+    return np.asarray(np.nan_to_num(fifth), dtype=np.int64)
 
 
 def whole(values: Ints) -> pd.api.extensions.ExtensionArray:

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from send_va.multilevel.crossproducts import FloatArray
+from send_va.ranking.table_places import FIFTHS, fifths
 
-GROUPS = 5
-SHARES = tuple(f"share_quintile_{k}" for k in range(1, GROUPS + 1))
+SHARES = tuple(f"share_quintile_{k}" for k in range(1, FIFTHS + 1))
 
 
 def places(theta: FloatArray) -> FloatArray:
@@ -47,11 +47,8 @@ def quintiles(theta: FloatArray) -> NDArray[np.int8]:
     >>> quintiles(np.array([9.0, 8.0, 7.0, 6.0, 5.0, np.nan, 4.0])).tolist()
     [1, 1, 2, 3, 4, 0, 5]
     """
-    there = np.isfinite(theta)
-    n = np.maximum(there.sum(axis=-1, keepdims=True), 1)
-    rank = np.where(there, places(theta), 0.0) * n + 0.5
-    fifth = 1 + np.floor((np.round(rank, 6) - 1.0) * GROUPS / n).astype(np.int8)
-    return np.where(there, fifth, 0).astype(np.int8)
+    rows = theta.reshape(-1, theta.shape[-1])
+    return np.nan_to_num(np.stack([fifths(row) for row in rows])).astype(np.int8).reshape(theta.shape)
 
 
 def by_school(schools: NDArray[np.str_], theta: FloatArray, reference: int) -> pd.DataFrame:
@@ -74,7 +71,7 @@ def by_school(schools: NDArray[np.str_], theta: FloatArray, reference: int) -> p
     """
     fifth, place = quintiles(theta), places(theta)
     n = (fifth > 0).sum(axis=0)
-    counts = np.stack([(fifth == k).sum(axis=0) for k in range(1, GROUPS + 1)], axis=1)
+    counts = np.stack([(fifth == k).sum(axis=0) for k in range(1, FIFTHS + 1)], axis=1)
     shares = counts / np.where(n > 0, n, np.nan)[:, None]
     seen = n > 0
     effect, order = (np.full((3, len(schools)), np.nan) for _ in range(2))

@@ -14,13 +14,14 @@ from scipy.stats import rankdata
 from send_va.errors import BoundaryWarning, InputError
 from send_va.multilevel.crossproducts import FloatArray
 from send_va.ranking.shrinkage import Prior, shrink
+from send_va.ranking.table_places import FIFTHS
 from send_va.sensitivity.base_fits import BaseFit, BaseKey
 from send_va.sensitivity.choice_variance import choice_variance
-from send_va.sensitivity.school_places import GROUPS, SHARES, places, quintiles
+from send_va.sensitivity.school_places import SHARES, places, quintiles
 from send_va.sensitivity.specifications import MODEL, UNSHRUNKEN
 
 MOSTLY, NEARLY_ALWAYS = 0.8, 0.95  # shares of specifications in one fifth
-FEWEST_SCHOOLS = GROUPS  # one a fifth
+FEWEST_SCHOOLS = FIFTHS  # one a fifth
 TOO_FEW = f"fewer than {FEWEST_SCHOOLS} schools have enough pupils with need to be in the table"
 
 

@@ -14,6 +14,7 @@ from send_va.identification.need import Need
 from send_va.multilevel.crossproducts import FloatArray
 from send_va.multilevel.nested import NestedSolution
 from send_va.multilevel.threads import one_blas_thread
+from send_va.ranking.table_places import fifths, table_places
 from send_va.records.design_columns import CONTEXTS, Context, ContextColumns, check_contexts
 from send_va.records.fields import TERMS
 from send_va.records.profile import CohortProfile
@@ -28,7 +29,6 @@ from send_va.value_added.readout import CONTRASTS
 from send_va.value_added.scores import check_estimator, scores_table
 from send_va.value_added.strata import combine
 
-QUINTILES = 5
 NOT_A_FINDING = (
     "The weighting counts the time of pupils who changed school at the schools that had them. Why a pupil left is not "
     "in the records and cannot be told pupil by pupil (Education Policy Institute, unexplained pupil exits), so a "
@@ -293,18 +293,14 @@ def _compared(profile: CohortProfile, plain: FloatArray, weighted: FloatArray, r
     table["change"] = again - theta
     table["change_sd"] = table["change"] / profile.outcome.sd
     for end, values in (("", theta), ("_roll_weighted", again)):
-        table[f"place{end}"] = _places(values)
-    for end in ("", "_roll_weighted"):
-        table[f"quintile{end}"] = _quintiles(table[f"place{end}"])
+        table[f"place{end}"] = _whole(table_places(values))
+    for end, values in (("", theta), ("_roll_weighted", again)):
+        table[f"quintile{end}"] = _whole(fifths(values))
     return table.assign(mean_terms=roll.mean_terms, share_left=roll.share_left)
 
 
-def _places(theta: FloatArray) -> pd.Series[Any]:
-    return pd.Series(theta).rank(method="min", ascending=False).astype("Int64")
-
-
-def _quintiles(places: pd.Series[Any]) -> pd.Series[Any]:
-    return 1 + (places - 1) * QUINTILES // int(places.notna().sum())
+def _whole(values: FloatArray) -> pd.Series[Any]:
+    return pd.Series(values).astype("Int64")
 
 
 def _headline(table: pd.DataFrame) -> dict[str, Any]:

@@ -10,16 +10,14 @@ from send_va.sensitivity.school_places import SHARES, by_school, places, quintil
 
 
 def fifth_by_counting(theta: np.ndarray) -> list[int]:
-    """Fifth of every school: how many are above it, and how many beside it."""
+    """Fifth of every school by how many are above it; schools with the same value share the first of their places."""
     known = [value for value in theta if np.isfinite(value)]
     out = []
     for value in theta:
         if not np.isfinite(value):
             out.append(0)
             continue
-        above, beside = sum(v > value for v in known), sum(v == value for v in known)
-        twice = 2 * above + beside - 1  # twice (mean place - 1)
-        out.append(1 + twice * 5 // (2 * len(known)))
+        out.append(1 + sum(v > value for v in known) * 5 // len(known))
     return out
 
 
