@@ -12,6 +12,8 @@ from send_va.estimation import read_cohort
 from send_va.identification.labels import LabelRecords, read_labels
 from send_va.identification.need import Need, estimate_need
 from send_va.progress import Progress
+from send_va.publish.figure_style import save_svg_png
+from send_va.publish.incentives_figure import incentives_figure
 from send_va.publish.manifest import installed_versions
 from send_va.records.design_columns import CONTEXTS, shown_context
 from send_va.run_directory import RunDirectory, refuse_foreign
@@ -137,12 +139,13 @@ def write_audit(
     if need is not None:
         wanted += [name for name in wanted_estimators(study, inputs.cohort) if name in need.estimators]
     labelled = "labelled" in wanted
+    contexts = study.audit.contexts or (shown_context(inputs.contexts),)
     result = audit_incentives(
         design,
         labels,
         data=labelled_products(inputs.cohort, inputs.profile, inputs.columns) if labelled else None,
         need=need,
-        contexts=study.audit.contexts or (shown_context(inputs.contexts),),
+        contexts=contexts,
         estimators=wanted,
         seed=study.study.seed,
         settings=study.audit.settings,
@@ -153,4 +156,9 @@ def write_audit(
     tables = dict(zip(AUDIT_TABLES, (result.table, result.summary, result.verdicts, result.cheapest), strict=True))
     for name, table in tables.items():
         inputs.directory.write(f"{name}.csv", csv_writer(table.assign(synthetic=study.study.synthetic)))
+    figure = incentives_figure(
+        result.summary, study.audit.settings, context=contexts[0], synthetic=study.study.synthetic
+    )
+    (inputs.directory.work / "figures").mkdir(exist_ok=True)
+    save_svg_png(figure, inputs.directory.work / "figures" / "incentives")
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from send_va.beside_run import earlier_manifest, finish_beside
@@ -92,7 +92,7 @@ def run_missing(
         "missing_prior",
         earlier,
         versions=versions,
-        settings=study.settings() | {"missing_prior": asdict(section)},
+        settings=study.settings(),
         notes={"missing_prior": {"converged": True, "notes": list(found.notes)}},
     )
     return found

@@ -70,8 +70,9 @@ def run_multiverse(
     StudyError, InputError
         Records that cannot be used, or no specification that can run. Nothing has been written then.
     """
-    section = section or study.multiverse
-    choices = section.choices(study.roles.outcome)
+    if section is not None:
+        study = replace(study, multiverse=section)
+    choices = study.multiverse.choices(study.roles.outcome)
     refuse_foreign(Path(out))
     progress = Progress(4, quiet=quiet)
     with progress.stage("check the records"):
@@ -79,7 +80,7 @@ def run_multiverse(
         check_study(study, cohort).raise_if_failed()
     earlier = earlier_manifest(Path(out), cohort.source.sha256)
     versions = installed_versions()
-    fingerprint = study.fingerprint(cohort.source.sha256, versions, "multiverse", vars(section))
+    fingerprint = study.fingerprint(cohort.source.sha256, versions, "multiverse")
     directory = RunDirectory.open(out, fingerprint, resume=resume)
     if resume and not directory.resumed:
         progress.say(f"{directory.out.name} holds no interrupted multiverse of this study: starting anew")
@@ -108,7 +109,7 @@ def run_multiverse(
         "multiverse",
         earlier,
         versions=versions,
-        settings=study.settings() | {"multiverse": vars(section)},
+        settings=study.settings(),
         notes=notes,
     )
     return found

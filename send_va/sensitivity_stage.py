@@ -25,6 +25,7 @@ from send_va.value_added.pupil_design import PupilDesign
 
 TABLES = ("robustness", "tipping", "need_confounding", "constant_risk")
 ROLL = "roll_weighting"
+_MULTIPLES = (1.0, 3.0)  # of an observed covariate's strength, that a confounder is supposed to have
 
 
 def tipping_of_run(inputs: StageInputs, design: PupilDesign, need: Need, estimators: Sequence[str]) -> None:
@@ -49,7 +50,7 @@ def tipping_of_run(inputs: StageInputs, design: PupilDesign, need: Need, estimat
         standard = pd.read_csv(directory.work / "national_standard.csv", dtype={"name": str})
         found = robustness(design, need, fit, labelled=_labelled(inputs, design, need, context), standard=standard)
         compared = design.without_schools(np.flatnonzero(need.labels.component > 0))
-        confounding = need_coefficients(compared, need.scores(first), first, context)
+        confounding = need_coefficients(compared, need.scores(first), first, context, kd=_MULTIPLES)
         bounds = pd.concat([part.table.assign(read=name) for name, part in confounding.items()])
         _write(inputs, found, bounds, _constant_risk(compared, need, context))
 

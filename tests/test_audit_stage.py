@@ -26,7 +26,7 @@ def finished(study: Path) -> Path:
 
 
 def test_it_leaves_tables_and_a_manifest(study: Path, finished: Path) -> None:
-    assert {path.stem for path in finished.iterdir()} == {*AUDIT_TABLES, "manifest"}
+    assert {path.stem for path in finished.iterdir()} == {*AUDIT_TABLES, "figures", "manifest"}
     table = pd.read_csv(finished / "incentives.csv", dtype={"school": str}, keep_default_na=False, na_values=[""])
     assert table["synthetic"].all()
     assert set(table["estimator"]) == {"labelled", "standardised", "entry", "label_free"}
