@@ -38,13 +38,13 @@ CELLS = RESULTS / "falsification_cells"
 SEED = 20260916
 RELIABILITIES = (1.0, 0.9, 0.8)
 PARTS = ("size", "power", "forecast", "leniency")
-SIZE_WORLD = {"schools": 300, "pupils": 60, "intake_sd": 0.5}  # where prior scores of schools differ as in England
+SIZE_WORLD = {"schools": 300, "pupils": 60, "intake_sd": 0.5}
 POWER_WORLD = {"schools": 300, "pupils": 30, "reliability": 0.9}
 AMOUNTS: dict[str, dict[str, tuple[float, ...]]] = {
     "power": {"sorting": (0.1, 0.2, 0.3, 0.4, 0.5), "baseline": (0.04, 0.08, 0.12, 0.16), "drift": (0.2, 0.4)},
     "forecast": {"drift": (0.05, 0.1, 0.2), "sorting": (0.4,), "baseline": (0.1,)},
 }
-CORRELATIONS = (0.0, 0.1, 0.2)
+CORRELATIONS = (0.0, 0.1, 0.2, 0.3)
 RUNS = {
     "size": (500, 500),
     "power": (250, 250),
