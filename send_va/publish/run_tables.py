@@ -55,7 +55,8 @@ def all_changes(tables: RunTables) -> pd.DataFrame:
     """Everything that was varied: departure, value, share_other_fifth, largest_places (missing where not counted)."""
     parts = [_table_changes(tables), _tipping(tables), _roll(tables), _missing(tables)]
     columns = ["departure", "value", "share_other_fifth", "largest_places"]
-    return pd.concat([part.reindex(columns=columns) for part in parts if len(part)], ignore_index=True)
+    there = [part.reindex(columns=columns) for part in parts if len(part)]
+    return pd.concat(there, ignore_index=True) if there else pd.DataFrame(columns=columns)
 
 
 def _table_changes(tables: RunTables) -> pd.DataFrame:

@@ -12,10 +12,10 @@ from scipy.stats import norm
 
 from send_va.errors import InputError
 from send_va.multilevel.crossproducts import FloatArray
+from send_va.ranking.table_places import FIFTHS, fifths
 from send_va.value_added.autocovariance import FEWEST_SCHOOLS, Autocovariance, autocovariance
 from send_va.value_added.year_estimates import YearEstimates
 
-QUINTILES = 5
 _DRAWS = 500  # of schools that do not change; the share in the same quintile is known to a fraction of a point
 
 
@@ -35,7 +35,7 @@ class Stability:
         same_lower, same_upper, extremes_chance (what there would be if no school changed and estimates had their
         errors: mean and 95 % range), verdict.
     transitions : DataFrame
-        estimator, measure, before, after (quintile, 1 lowest), share (of schools in `before` that go to `after`),
+        estimator, measure, before, after (quintile, 1 highest), share (of schools in `before` that go to `after`),
         chance (the same if no school changed), random (if results meant nothing).
     notes : tuple of str
     """
@@ -191,7 +191,7 @@ def _quintiles(
         "extremes_chance": float(np.mean([_extremes(moves) for moves in chance])),
         "verdict": _verdict(same, float(lower), float(upper)),
     }
-    before, after = np.indices((QUINTILES, QUINTILES)) + 1
+    before, after = np.indices((FIFTHS, FIFTHS)) + 1
     mean = chance.mean(axis=0)
     table = pd.DataFrame(
         {
@@ -199,7 +199,7 @@ def _quintiles(
             "after": after.ravel(),
             "share": (seen / np.maximum(seen.sum(axis=1, keepdims=True), 1.0)).ravel(),
             "chance": (mean / np.maximum(mean.sum(axis=1, keepdims=True), 1.0)).ravel(),
-            "random": 1.0 / QUINTILES,
+            "random": 1.0 / FIFTHS,
         }
     )
     return row, table
@@ -218,7 +218,7 @@ def _unchanging(centred: FloatArray, error: FloatArray, variance: float, rng: np
 
 def _moves(centred: FloatArray) -> FloatArray:
     """Counts of schools by quintile in one cohort and in the next, among those with estimates in both."""
-    counts = np.zeros((QUINTILES, QUINTILES))
+    counts = np.zeros((FIFTHS, FIFTHS))
     for t in range(centred.shape[1] - 1):
         both = np.isfinite(centred[:, t] * centred[:, t + 1])
         first, second = (_quintile(centred[both, at]) for at in (t, t + 1))
@@ -227,8 +227,8 @@ def _moves(centred: FloatArray) -> FloatArray:
 
 
 def _quintile(values: FloatArray) -> NDArray[np.intp]:
-    """0 lowest to 4, of equal size."""
-    return np.asarray(values.argsort(kind="stable").argsort() * QUINTILES // max(len(values), 1))
+    """0 highest to 4, of equal size."""
+    return fifths(values).astype(np.intp) - 1
 
 
 def _same(moves: FloatArray) -> float:

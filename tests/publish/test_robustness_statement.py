@@ -81,6 +81,16 @@ def test_what_was_not_examined_is_named_until_it_is(folder: Path) -> None:
     assert "pupils weighted by terms on roll" in gains
 
 
+def test_a_run_of_one_estimator_in_one_context_varied_nothing(folder: Path) -> None:
+    (folder / "table_changes.csv").write_text("departure,value,share_other_fifth,largest_places\n")
+    said = stated(folder)
+    assert (
+        said[CHANGES].strip()
+        == said["What does not"].strip()
+        == "- None of the choices and assumptions that were varied."
+    )
+
+
 def test_synthetic_records_are_stamped(folder: Path) -> None:
     assert "Synthetic data" in stated(folder, synthetic=True)[""]
     assert "Synthetic" not in stated(folder)[""]
