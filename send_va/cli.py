@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from send_va.errors import Failure, InputError, SendVaError
+
+if TYPE_CHECKING:
+    from send_va.study import Study
 
 app = typer.Typer(
     help="Contextual value-added for pupils with special educational needs, by school, with its uncertainty.",
@@ -110,14 +114,9 @@ def run(
     from send_va.pipeline import run as run_study
 
     keep_freed_memory()
-    try:
+    with _kept_when_interrupted():
         result = run_study(loaded, out, engine=engine, draws=draws, seed=seed, resume=resume, quiet=quiet)
-    except KeyboardInterrupt:
-        typer.echo("send-va: interrupted. What was finished is kept: --resume goes on from there.", err=True)
-        raise typer.Exit(130) from None
-    if loaded.study.synthetic:
-        typer.echo("SYNTHETIC DATA: no school here exists.")
-    typer.echo(str(result))
+    _print_result(loaded, result)
 
 
 @app.command()
@@ -140,9 +139,7 @@ def audit(
     if as_json:
         typer.echo(result.audit.verdicts.to_json(orient="records", indent=2))
         return
-    if loaded.study.synthetic:
-        typer.echo("SYNTHETIC DATA: no school here exists.")
-    typer.echo(str(result))
+    _print_result(loaded, result)
 
 
 @app.command()
@@ -160,14 +157,9 @@ def multiverse(
     from send_va.multiverse_stage import run_multiverse
 
     keep_freed_memory()
-    try:
+    with _kept_when_interrupted():
         result = run_multiverse(loaded, out, resume=resume, quiet=quiet)
-    except KeyboardInterrupt:
-        typer.echo("send-va: interrupted. What was finished is kept: --resume goes on from there.", err=True)
-        raise typer.Exit(130) from None
-    if loaded.study.synthetic:
-        typer.echo("SYNTHETIC DATA: no school here exists.")
-    typer.echo(str(result))
+    _print_result(loaded, result)
 
 
 @app.command()
@@ -186,9 +178,7 @@ def missing(
 
     keep_freed_memory()
     result = run_missing(loaded, out, seed=seed, quiet=quiet)
-    if loaded.study.synthetic:
-        typer.echo("SYNTHETIC DATA: no school here exists.")
-    typer.echo(str(result))
+    _print_result(loaded, result)
 
 
 @app.command()
@@ -203,6 +193,22 @@ def demo(
     from send_va.demo import run_demo
 
     typer.echo(run_demo(out, schools=schools, quiet=quiet))
+
+
+@contextmanager
+def _kept_when_interrupted() -> Iterator[None]:
+    """Say, when the user interrupts, that the work can go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("send-va: interrupted. What was finished is kept: --resume goes on from there.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _print_result(study: Study, result: object) -> None:
+    if study.study.synthetic:
+        typer.echo("SYNTHETIC DATA: no school here exists.")
+    typer.echo(str(result))
 
 
 def _print_failures(failures: Sequence[Failure]) -> None:

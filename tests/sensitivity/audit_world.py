@@ -17,22 +17,12 @@ from send_va.records.profile import CohortProfile
 from send_va.records.reader import Cohort
 from send_va.records.roles import Roles
 from send_va.records.simulator import SimulatedCohort, simulate
+from send_va.validation import recovery
 from send_va.value_added.design import LabelledProducts, context_columns, labelled_products
 from send_va.value_added.pupil_design import PupilDesign, pupil_design
 
 CONTEXTS = ("prior", "composition")
-ROLES = Roles(
-    pupil="pupil",
-    school="school",
-    outcome="outcome",
-    prior=("prior",),
-    sen_status="sen_status",
-    sen_status_entry="sen_status_entry",
-    la="la",
-    feeder="feeder",
-    feeder_la="feeder_la",
-    context=("fsm6", "idaci"),
-)
+ROLES = replace(recovery.ROLES, context=("fsm6", "idaci"))
 
 
 @dataclass(frozen=True, eq=False)

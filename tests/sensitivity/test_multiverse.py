@@ -17,32 +17,21 @@ from send_va.ranking.shrinkage import shrink
 from send_va.records.design_columns import ContextColumns
 from send_va.records.profile import CohortProfile
 from send_va.records.reader import Cohort
-from send_va.records.roles import Roles, SenCodes
+from send_va.records.roles import SenCodes
 from send_va.records.simulator import simulate
 from send_va.sensitivity import choice_fits
 from send_va.sensitivity.choice_fits import FitOptions
 from send_va.sensitivity.fit_store import FolderStore, MemoryStore
 from send_va.sensitivity.multiverse import Multiverse, multiverse
 from send_va.sensitivity.specifications import ADJUSTMENTS, Choices
+from send_va.validation import recovery
 from send_va.value_added.design import context_columns, labelled_products
 from send_va.value_added.fit_result import ValueAddedFit
 from send_va.value_added.labelled import fit_labelled
 from send_va.value_added.need_fit import fit_need
 from send_va.value_added.pupil_design import pupil_design
 
-ROLES = Roles(
-    pupil="pupil",
-    school="school",
-    outcome="outcome",
-    prior=("prior",),
-    sen_status="sen_status",
-    sen_status_entry="sen_status_entry",
-    la="la",
-    feeder="feeder",
-    feeder_la="feeder_la",
-    cohort="cohort",
-    context=("C(sex)", "fsm6", "eal"),
-)
+ROLES = replace(recovery.ROLES, cohort="cohort", context=("C(sex)", "fsm6", "eal"))
 OPTIONS = FitOptions(seed=3, prior_knots=0, identification_draws=0)
 CHOICES = Choices(
     outcome=("outcome",),
