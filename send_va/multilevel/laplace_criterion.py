@@ -171,7 +171,10 @@ class LaplaceCriterion:
         lambdas: Sequence[Floats],
         value: float,
     ) -> tuple[Floats, list[Floats], Floats, tuple[float, Floats, Floats]]:
-        """Take the longest of the step and its halves that raises the penalised log-likelihood."""
+        """Take the longest of the step and its halves that raises the penalised log-likelihood.
+
+        One that ends where a record is all but impossible (thresholds that cross) has no curvature to go on from.
+        """
         at = value - half_squares(u)
         scale = 1.0
         for _ in range(30):
@@ -181,7 +184,8 @@ class LaplaceCriterion:
             new_u = [a + scale * b for a, b in zip(u, step, strict=True)]
             eta = self.system.predictors(new_beta, [a @ lam.T for a, lam in zip(new_u, lambdas, strict=True)])
             there = self.likelihood.derivatives(eta)
-            if np.isfinite(there[0]) and there[0] - half_squares(new_u) >= at - 1e-9 * abs(at):
+            usable = np.isfinite(there[0]) and np.isfinite(there[2].sum())
+            if usable and there[0] - half_squares(new_u) >= at - 1e-9 * abs(at):
                 return new_beta, new_u, eta, there
             scale /= 2.0
         raise InputError("the search for the most likely effects cannot go uphill", "Look for extreme covariates.")

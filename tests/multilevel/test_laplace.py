@@ -1,6 +1,7 @@
 """The Laplace core: exact where the likelihood is Gaussian, and against brute force where it is not."""
 
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -400,3 +401,21 @@ def test_collinear_covariates_are_refused() -> None:
     likelihood = Binomial((np.arange(30) % 2).astype(float), np.ones(30), "probit")
     with pytest.raises(InputError, match=r"singular: a covariate is constant or a combination.*Leave out one"):
         fit_laplace(likelihood, x, [term])
+
+
+class _Edge:
+    """A log-likelihood that rises for ever, but has no curvature to go on from beyond one."""
+
+    def derivatives(self, eta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        beyond = eta[:, :, None] > 1.0
+        return float(eta.sum()), np.ones_like(eta), np.where(beyond, np.inf, 1.0)
+
+
+def test_no_step_ends_where_there_is_no_curvature() -> None:
+    """A label that crossing thresholds make all but impossible has infinite derivatives, and the search died there."""
+    system = SimpleNamespace(predictors=lambda beta, parts: parts[0])
+    search = SimpleNamespace(system=system, likelihood=_Edge(), integrated=False)
+    zero, unit = np.zeros((1, 1)), np.ones((1, 1))
+    _, (moved,), _, there = LaplaceCriterion._step(search, np.zeros(0), [zero], None, [5.0 * unit], [unit], 0.0)
+    assert moved.item() == 0.625  # the longest half of five that stays below one
+    assert np.isfinite(there[2]).all()
