@@ -42,7 +42,7 @@ class AuditRun:
     audit: IncentiveAudit
 
     def __str__(self) -> str:
-        return f"{self.audit}\nTables: {self.directory.name}/private/incentives.csv, incentive_summary.csv"
+        return f"{self.audit}\nTables: {self.directory.name}/private/incentives.csv and incentive_*.csv"
 
 
 def audit(study: str | Path | Study, out: str | Path, *, seed: int | None = None, quiet: bool = True) -> AuditRun:

@@ -200,9 +200,18 @@ def _kept_when_interrupted() -> Iterator[None]:
     """Say, when the user interrupts, that the work can go on."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemError) as error:
+        if not _is_interrupt(error):
+            raise
         typer.echo("send-va: interrupted. What was finished is kept: --resume goes on from there.", err=True)
         raise typer.Exit(130) from None
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether an interrupt is behind an error: compiled code hands it on as a SystemError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _print_result(study: Study, result: object) -> None:

@@ -107,6 +107,9 @@ def _finding(rows: pd.DataFrame, settings: AuditSettings, measure: str) -> str:
     failing = int((worst >= settings.used_tolerance).sum())
     of_labels = rows[rows["action"].isin(["label_more", "label_fewer"])].groupby("estimator")["mean_gain_sd"].max()
     by_labels = [str(name) for name in of_labels.index[of_labels >= settings.used_tolerance]]
+    if len(worst) == 1:
+        pays = "pays" if by_labels else "does not pay"
+        return f"Acts that help no pupil {'pay' if failing else 'do not pay'} in {measure}; labelling {pays}"
     whose = " and ".join(by_labels) or "none"
     return (
         f"Acts that help no pupil pay in {measure} under {failing} of {len(worst)} estimators, labelling under {whose}"
@@ -120,6 +123,8 @@ def _ticks(reach: float) -> list[float]:
 def _draw(ax: Axes, rows: pd.DataFrame) -> None:
     for k, (name, style) in enumerate(ESTIMATOR_MARKS.items()):
         part = rows[rows["estimator"] == name]
+        if not len(part):
+            continue
         at = np.array([ACTIONS.index(action) for action in part["action"]]) + 0.19 * (k - 1.5)
         thin, thick = ("q05", "q95"), ("q25", "q75")
         for (low, high), width in ((thin, 0.8), (thick, 2.4)):

@@ -43,6 +43,8 @@ _PAIRS_SHOWN = 5
 _DONE = "done"
 _WORDS_INCHES = 1.55
 
+_TITLES = {"prior": "prior that estimates are shrunken to", "send": "definition of SEND"}
+
 
 @styled
 def specification_curve(
@@ -223,8 +225,8 @@ def choice_bars(choices: pd.DataFrame, *, synthetic: bool, title: str = "") -> F
     effect, place = ([*shown[result].astype(float), float(others[result])] for result in ("effect", "place"))
     first, info = main.iloc[0], choices.iloc[0]
     figure, (ax,) = titled_figure(
-        f"The {choice_words(str(first['term']))} matters most: {100 * float(first['place']):.0f}\u00a0% of how "
-        "a school's place varies over specifications",
+        f"Most depends on the {_TITLES.get(str(first['term']), choice_words(str(first['term'])))}: "
+        f"{100 * float(first['place']):.0f}\u00a0% of how a school's place varies over specifications",
         "Share of the variance over specifications within schools, by choice and for the largest interactions of two.",
         f"{study_words(title)}{int(info['n_specifications']):,} specifications, {int(info['n_schools']):,} schools; "
         f"exact for {int(info['n_exact']):,}, averaged over the order of choices for those missing from some tables.",

@@ -158,5 +158,5 @@ def draw_single_changes(ax: Axes, names: Sequence[str], moved: Sequence[float]) 
 
 def percent_axis(ax: Axes) -> None:
     """Label the horizontal axis in per cent."""
-    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))  # labels fit a narrow panel
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))

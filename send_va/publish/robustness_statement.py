@@ -10,10 +10,12 @@ import pandas as pd
 
 from send_va.identification.tables import WEAK_INTAKE
 from send_va.publish.run_tables import RunTables, all_changes
+from send_va.sensitivity.incentive_summary import said_gain
 from send_va.sensitivity.school_acts import IN_WORDS
 from send_va.value_added.assumption_ranges import SAME_BODY
 
 STATEMENT = "robustness.md"
+_LEVEL = 0.05
 CHANGES_TABLE = 0.1  # share of schools in another fifth from which a choice is said to change the table
 
 _DEPARTURES = {
@@ -29,7 +31,7 @@ _DEPARTURES = {
     "definition": "Threshold of need, moved from support towards EHCP by a share of the way",
     "sorting": "Unmeasured sorting of pupils between schools, as a multiple of that on prior attainment",
     "roll_weighting": "Pupils weighted by terms on roll",
-    "missing_prior": "Pupils without prior attainment",
+    "missing_prior": "Pupils without prior attainment, in the analysis of `send-va missing`",
 }
 _UNTESTED = (
     "Whether pupils sort between schools on what no record shows, year after year: no forecast or falsification test "
@@ -37,9 +39,8 @@ _UNTESTED = (
     "Whether need clusters over neighbourhoods of several schools: it looks like policy of the authority or like "
     "effects of schools.",
     "Mainstream against special schools: they are not comparable on this measure.",
-    "What a school does for one pupil: theta is about a school's results with pupils whose need was above the national "
-    "threshold at transfer, given prior attainment and context, and not causal without the assumptions named in "
-    "docs/sensitivity.md.",
+    "What a school does for one pupil: theta is about a school's results with its pupils with need, given prior "
+    "attainment and context, and not causal without the assumptions named in docs/sensitivity.md.",
 )
 
 
@@ -69,9 +70,9 @@ def robustness_statement(tables: RunTables, *, title: str, certain: float, synth
         f"What changes the table (more than {CHANGES_TABLE:.0%} of schools in another fifth)": _said_of(moved),
         "What does not": _said_of(kept),
         "All declared choices at once": _multiverse(tables),
-        "Is recorded SEN the same thing everywhere, and do results last?": _checks(tables),
+        "Checks": _checks(tables),
         "What schools would gain by acting on it": _incentives(tables),
-        "Whom it could mislead": _misled(tables),
+        "Whom it could mislead or wrong": _misled(tables),
         "Not examined in this run": _not_examined(tables),
         "What no analysis of these records can tell": _UNTESTED,
     }
@@ -104,6 +105,13 @@ def _said_of(changes: pd.DataFrame) -> Iterator[str]:
 
 def _chance(tables: RunTables, certain: float) -> Iterator[str]:
     row = tables.own("ranking_summary").iloc[0]
+    if not row["published"]:
+        yield (
+            "No school is given a position (publication.csv and the column reason of rankings.csv say why). What "
+            "follows is about a table that is not to be published."
+        )
+    if pd.isna(row["quintiles_correct"]):
+        return
     yield (
         f"A printed table of fifths would be right for {row['quintiles_correct']:.0%} of schools if every choice and "
         f"assumption were. {row['certain_of_quintile']:,.0f} of {row['schools']:,.0f} schools belong to one fifth with "
@@ -131,18 +139,28 @@ def _multiverse(tables: RunTables) -> Iterator[str]:
     )
     failed = len(specifications) - len(done)
     if failed:
-        yield f"{failed:,} more specifications could not run (specifications.csv says why)."
+        yield f"{failed:,} of {len(specifications):,} specifications could not run (specifications.csv says why)."
     single = choices[(choices["order"] == 1) & (choices["result"] == "place")].sort_values("share", ascending=False)
     if len(single):
         first = single.iloc[0]
-        yield f"The choice that matters most is `{first['term']}`: {first['share']:.0%} of how far schools move."
+        words = {"prior": "what estimates are shrunken to", "send": "the definition of SEND"}.get(first["term"])
+        yield f"Most depends on {words or first['term']}: {first['share']:.0%} of how far schools move."
 
 
 def _checks(tables: RunTables) -> Iterator[str]:
+    by_school = tables.get("robustness")
+    if by_school is not None and by_school["robust"].notna().any():
+        robust = by_school["robust"].dropna().astype(str).eq("True").mean()
+        yield (
+            f"{robust:.0%} of schools keep their fifth under 1 SD of leniency, .25 SD of unobserved need and every "
+            "threshold of need tried, one at a time (robustness.csv)."
+        )
     risk = tables.get("constant_risk")
     if risk is not None:
         first = risk.iloc[0]
         yield f"{first['verdict']} (SD between schools {first['sd']:.3g}, p = {first['p_value']:.2g}.)"
+        if first["p_value"] >= _LEVEL:
+            yield "A check that finds nothing is no proof: with few schools it would miss large differences too."
     bias = tables.get("forecast_bias")
     if bias is not None:
         for row in bias[bias["estimator"] == tables.estimator].to_dict("records"):
@@ -155,8 +173,8 @@ def _checks(tables: RunTables) -> Iterator[str]:
     if stable is not None:
         for row in stable[stable["estimator"] == tables.estimator].to_dict("records"):
             yield (
-                f"{row['same']:.0%} of schools stay in their fifth from one cohort to the next; if none changed, "
-                f"chance would leave {row['same_chance']:.0%} ({row['verdict']})."
+                f"{row['same']:.0%} of schools stay in their fifth from one cohort to the next. If no school changed, "
+                f"chance error alone would leave {row['same_chance']:.0%} there: {row['verdict']}."
             )
 
 
@@ -169,7 +187,7 @@ def _incentives(tables: RunTables) -> Iterator[str]:
     for row in tolerance:
         stated = "stated in the study" if row["tolerance_given"] else "the default"
         yield (
-            f"A measure passes where no act gains the average school more than {row['tolerance']:g} pupil SDs "
+            f"A measure passes where every act gains the average school less than {row['tolerance']:g} pupil SDs "
             f"({stated})."
         )
     for estimator, rows in verdicts.groupby("estimator", sort=False):
@@ -182,7 +200,8 @@ def _verdict(row: Mapping[Hashable, Any]) -> str:
     acts = {"labelling": "labelling acts", "roll": "acts on the roll and on entries"}[row["acts"]]
     if row["verdict"] == "not applicable":
         return f"{acts}{weighting}: not applicable"
-    worst = f"{IN_WORDS[row['worst_action']]}, {row['worst_gain_sd']:+.3f} SD on average"
+    gain = said_gain(row["worst_gain_sd"], row["tolerance"])
+    worst = gain if gain.startswith("nothing") else f"{IN_WORDS[row['worst_action']]}, {gain} on average"
     return f"{acts}{weighting}: {row['verdict']} ({worst})"
 
 
@@ -199,10 +218,15 @@ def _misled(tables: RunTables) -> Iterator[str]:
     assert changes is not None  # every run writes it
     labelled = changes[(changes["departure"] == "estimator") & (changes["value"] == "labelled")]
     if len(labelled):
+        rewards = ", and rewards generous labelling" if tables.estimator == "entry" else ""
         yield (
             "Readers of a table by the label as recorded: it puts "
-            f"{labelled['share_other_fifth'].iloc[0]:.0%} of schools in another fifth than the headline does, and "
-            "rewards generous labelling."
+            f"{labelled['share_other_fifth'].iloc[0]:.0%} of schools in another fifth than the headline does{rewards}."
+        )
+    if tables.estimator == "labelled":
+        yield (
+            "Everybody who reads this table: the rated school sets the label it rests on, generous labelling is "
+            "rewarded, and its intervals are too short (docs/identification.md)."
         )
 
 
@@ -223,7 +247,7 @@ def _magnets(tables: RunTables) -> Iterator[str]:
 def _not_examined(tables: RunTables) -> Sequence[str]:
     optional = {
         "incentive_verdicts": "What schools would gain by acting on the table: `send-va audit`.",
-        "robustness": "Tipping points by school.",
+        "robustness": "Tipping points by school, which need an estimator other than `labelled`.",
         "choice_variance": "All declared choices crossed with each other: `send-va multiverse`.",
         "missing_prior": "Pupils without prior attainment: `send-va missing`.",
         "roll_weighting": "Terms on roll: the records do not name them (terms_on_roll under [roles]).",

@@ -124,9 +124,9 @@ def _missing(tables: RunTables) -> pd.DataFrame:
         own = table[table["estimator"] == table["estimator"].iloc[0]]
     shifted = own[own["delta"] != 0.0]
     plain = own.loc[own["delta"] == 0.0, "changed"].iloc[0]
-    rows = [{"departure": "missing_prior", "value": "imputed:", "share_other_fifth": plain}]
+    rows = [{"departure": "missing_prior", "value": "filled in and not left out:", "share_other_fifth": plain}]
     rows += [
-        {"departure": "missing_prior", "value": f"shifted by {delta:+g} SD:", "share_other_fifth": share}
+        {"departure": "missing_prior", "value": f"filled in {delta:+g} SD from there:", "share_other_fifth": share}
         for delta, share in zip(shifted["delta"], shifted["changed_from_mar"], strict=True)
     ]
     return pd.DataFrame(rows)

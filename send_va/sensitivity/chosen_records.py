@@ -69,15 +69,15 @@ def latest_years(cohort: Cohort, years: int) -> Cohort:
     role = cohort.roles.cohort
     if role is None:
         raise InputError(
-            "the records have no role cohort, so years cannot be told apart",
+            "multiverse.years: the records have no role cohort, so years cannot be told apart",
             'Name the column of the academic year: cohort = "cohort" under [roles].',
         )
     ends = year_ends([label for label in cohort_counts(cohort) if label is not None])
     known = sorted(set(ends.values()))
     if len(known) <= years:
         raise InputError(
-            f"the records are of {len(known)} cohort{'s' if len(known) != 1 else ''}, so the latest {years} of them "
-            "are no choice: it is all there are (0)",
+            f"multiverse.years: the records are of {len(known)} cohort{'s' if len(known) != 1 else ''}, so that to "
+            f"pool the latest {years} is to pool all there are, which is the value 0",
             "Give the records of more cohorts, or leave the value out.",
         )
     kept = [label for label, end in ends.items() if end in known[-years:]]

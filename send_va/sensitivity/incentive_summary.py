@@ -71,7 +71,7 @@ def incentive_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def incentive_verdicts(summary: pd.DataFrame, settings: AuditSettings) -> pd.DataFrame:
-    """Say which measures pass: those under which no act gains the average school more than the tolerance.
+    """Say which measures pass: those under which every act gains the average school less than the tolerance.
 
     Returns
     -------
@@ -141,8 +141,8 @@ def said_audit(
 ) -> str:
     """The verdicts on theta and what pays, in lines of text."""
     lines = [
-        f"Incentive audit: acts on {100.0 * settings.share:g} % of each school's pupils; a measure passes where no act "
-        f"gains the average school {settings.said_tolerance} or more.",
+        f"Incentive audit: acts on {100.0 * settings.share:g} % of each school's pupils; a measure passes where every "
+        f"act gains the average school less than {settings.said_tolerance}.",
         f"Near the line: {borderline}. Forecasts: {forecast}, foresight {settings.foresight:g}. Roll weighting: "
         f"{settings.terms_kept:g} of 15 terms count.",
     ]
@@ -162,8 +162,21 @@ def _said_verdict(row: Mapping[Hashable, Any]) -> str:
         return f"{row['acts']} acts{weighting}: {row['verdict']} (nothing to gain)"
     return (
         f"{row['acts']} acts{weighting}: {row['verdict']} "
-        f"({IN_WORDS[row['worst_action']]} {row['worst_gain_sd']:+.3f} SD)"
+        f"({IN_WORDS[row['worst_action']]} {said_gain(row['worst_gain_sd'], row['tolerance'])})"
     )
+
+
+def said_gain(gain_sd: float, tolerance: float) -> str:
+    """A mean gain in words; with a digit more where three do not tell it from the tolerance.
+
+    Examples
+    --------
+    >>> said_gain(0.0314, 0.02), said_gain(0.02016, 0.02), said_gain(0.0, 0.02)
+    ('+0.031 SD', '+0.0202 SD', 'nothing to gain')
+    """
+    if gain_sd <= _NOTHING:
+        return "nothing to gain"
+    return f"{gain_sd:+.{4 if abs(gain_sd - tolerance) < 0.0005 else 3}f} SD"
 
 
 def _weighting(rows: pd.DataFrame, roll_weighted: bool) -> pd.DataFrame:
@@ -179,7 +192,7 @@ def _in_words(key: tuple[object, ...], roll_weighted: bool, best: pd.Series | No
         return f"{where}, no act pays on average."
     pupils, places = float(best["mean_acted"]), float(best["mean_places"])
     return (
-        f"{where}, the cheapest profitable act is {IN_WORDS[str(best['action'])]}: {pupils:.3g} pupils "
+        f"{where}, the cheapest profitable act is {IN_WORDS[str(best['action'])]}: {pupils:.2g} pupils "
         f"({100.0 * float(best['mean_share_acted']):.1f} %) gain {float(best['mean_gain_sd']):+.3f} SD, "
         f"{places:,.0f} places."
     )

@@ -76,7 +76,7 @@ def test_bands_count_the_schools_of_the_reference_table(found: Multiverse) -> No
 
 def test_bars_name_the_choice_that_matters_most(found: Multiverse) -> None:
     figure = choice_bars(found.choices, synthetic=False)
-    assert "The estimator matters most" in words(figure) and "Synthetic" not in words(figure)
+    assert "Most depends on the estimator" in words(figure) and "Synthetic" not in words(figure)
     effect, place = figure.axes[0].containers[:2]
     for part in (effect, place):
         assert sum(bar.get_width() for bar in part) == pytest.approx(1.0)

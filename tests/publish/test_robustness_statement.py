@@ -59,7 +59,7 @@ def test_chance_and_those_without_a_position(folder: Path) -> None:
     said = stated(folder)
     assert "right for 57% of schools" in said["Chance alone"]
     assert "12 of 60 schools" in said["Chance alone"]
-    assert "3 of 60 schools without a position" in said["Whom it could mislead"]
+    assert "3 of 60 schools without a position" in said["Whom it could mislead or wrong"]
 
 
 def test_what_was_not_examined_is_named_until_it_is(folder: Path) -> None:
@@ -76,7 +76,7 @@ def test_what_was_not_examined_is_named_until_it_is(folder: Path) -> None:
     said = stated(folder)
     assert "send-va audit" not in said["Not examined in this run"]
     gains = said["What schools would gain by acting on it"]
-    assert "more than 0.02 pupil SDs (the default)" in gains
+    assert "less than 0.02 pupil SDs (the default)" in gains
     assert "`labelled`: labelling acts: fail (labelling more pupils, +0.030 SD on average)" in gains
     assert "pupils weighted by terms on roll" in gains
 
@@ -116,8 +116,8 @@ def test_other_tables_become_departures_in_the_same_unit(folder: Path) -> None:
     assert found["leniency", "+1:"] == 0.3
     assert found["sorting", "0.5:"] == 0.4  # as a multiple of that on prior attainment, of no other
     assert found["roll_weighting", ""] == 0.5
-    assert found["missing_prior", "imputed:"] == 0.02
-    assert found["missing_prior", "shifted by -0.5 SD:"] == 0.04
+    assert found["missing_prior", "filled in and not left out:"] == 0.02
+    assert found["missing_prior", "filled in -0.5 SD from there:"] == 0.04
 
 
 def test_all_choices_at_once(folder: Path) -> None:
@@ -128,5 +128,5 @@ def test_all_choices_at_once(folder: Path) -> None:
     write(folder, "choice_variance", [{"result": r, "term": t, "order": 1, "share": s} for r, t, s in shares])
     said = stated(folder)["All declared choices at once"]
     assert "Over 3 specifications 90% of schools" in said
-    assert "1 more specifications could not run" in said
-    assert "`estimator`: 50% of how far schools move" in said
+    assert "1 of 4 specifications could not run" in said
+    assert "Most depends on estimator: 50% of how far schools move" in said

@@ -63,9 +63,9 @@ def test_latest_cohorts_are_kept_however_they_are_written() -> None:
 
 def test_no_choice_of_years_is_said_so() -> None:
     cohort = Cohort.from_pandas(FRAME, ROLES)
-    with pytest.raises(InputError, match="records are of 3 cohorts, so the latest 3"):
+    with pytest.raises(InputError, match="records are of 3 cohorts, so that to pool the latest 3"):
         latest_years(cohort, 3)
-    with pytest.raises(InputError, match="records are of 1 cohort, so the latest 1"):
+    with pytest.raises(InputError, match="records are of 1 cohort, so that to pool the latest 1"):
         latest_years(Cohort.from_pandas(FRAME.assign(cohort="2022/23"), ROLES), 1)
     with pytest.raises(InputError, match="no role cohort"):
         latest_years(Cohort.from_pandas(FRAME, {k: v for k, v in ROLES.items() if k != "cohort"}), 1)
