@@ -22,7 +22,7 @@ imports: setup
 	.venv/bin/lint-imports
 
 # Two halves side by side, since most tests use one core.
-HALF := tests/identification tests/multilevel tests/publish tests/ranking tests/validation
+HALF := tests/identification tests/multilevel tests/publish tests/ranking tests/records tests/sensitivity tests/validation
 
 tests: setup
 	@$(PYTHON) -m pytest $(HALF) & first=$$!; \

@@ -182,8 +182,8 @@ def multiverse(
     >>> found = multiverse(lambda outcome: Cohort.from_pandas(world.pupils, roles), choices, synthetic=True)
     >>> found.specifications[["prior", "years", "status"]].to_numpy().tolist()[:2]
     [['model', 0, 'done'], ['none', 0, 'done']]
-    >>> found.failed["reason"].iloc[0].partition(":")[0]
-    'the records have no role cohort, so years cannot be told apart. Name the column of the academic year'
+    >>> found.failed["reason"].iloc[0].partition(".")[2].partition(".")[0]
+    'years: the records have no role cohort, so years cannot be told apart'
     """
     options, store = options or FitOptions(), store if store is not None else MemoryStore()
     table = choices.table()

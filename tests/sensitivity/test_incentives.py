@@ -169,7 +169,7 @@ def test_the_text_names_measures_tolerance_and_no_pupil() -> None:
     assert "Under `entry` in context cva, the cheapest profitable act is" in said
     assert "labelling acts: pass (nothing to gain)" in said
     stated = str(audit_of(records(), None, settings=AuditSettings(tolerance=0.05)))
-    assert "0.05 pupil SDs or more" in stated
+    assert "less than 0.05 pupil SDs" in stated
     assert "pupil_id" not in audit().table.columns
     ids = set(world().pupils["pupil"].astype(str))
     assert not ids & set(said.replace(".", " ").replace(",", " ").split())

@@ -215,7 +215,7 @@ def test_what_cannot_run_is_reported_and_the_others_are_what_they_were(pupils: p
         pd.testing.assert_series_equal(same, alone.effects.loc[row.number], check_names=False)
     reasons = mixed.failed.groupby(["outcome", "years", "minimum_cohort"])["reason"].first()
     assert "absent" in reasons["absent", 0, 1]
-    assert "the records are of 2 cohorts, so the latest 7" in reasons["half", 7, 1]
+    assert "the records are of 2 cohorts, so that to pool the latest 7" in reasons["half", 7, 1]
     assert "enough pupils with need" in reasons["outcome", 0, 10_000]
     assert len(mixed.effects) == 4 and len(mixed.failed) == 24 - 4
     assert set(mixed.choices["method"]) == {"exact"}  # what is left is a full crossing again
