@@ -26,7 +26,7 @@ _DEPARTURES = {
     "feeder_sorting_share": "Share of feeders' leniency that is need of their pupils (headline: 0)",
     "sorting_share": "Share of what schools add to labels that is need",
     SAME_BODY: "Labels of a school's own feeders",
-    "leniency": "Leniency of those who label its pupils, SDs off the estimate, each school by itself",
+    "leniency": "Leniency of all who label its pupils at once, SDs off the estimate, each school by itself",
     "need": "Need of its pupils with need that no record tells, SDs, each school by itself",
     "definition": "Threshold of need, moved from support towards EHCP by a share of the way",
     "sorting": "Unmeasured sorting of pupils between schools, as a multiple of that on prior attainment",
